@@ -1,0 +1,163 @@
+"""Every table: columns, types, units, keys. The only place where a column is defined.
+
+Types are written as names (`string`, `int16`, `int32`, `int64`, `float32`, `float64`, `bool`, `list[string]`), so
+that reading this file imports neither Polars nor Arrow: a cache hit must not pay for them.
+Unknown is null, never 0, -1 or NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of table.
+
+    Attributes:
+        name: the name written into the artifact's footer.
+        key: columns that together are unique; rows are kept in the order their stage made them.
+        columns: name -> type name, in order.
+        required: columns that a file from elsewhere must have; the others are filled with null.
+        not_null: columns that may not hold null even in a file from elsewhere (the key's are, if absent, filled
+            by the stage that reads them).
+        extra: whether further columns are allowed and carried along (SCORED: one per extra judge).
+    """
+
+    name: str
+    key: tuple[str, ...]
+    columns: dict[str, str]
+    required: tuple[str, ...] = ()
+    not_null: tuple[str, ...] = ()
+    extra: bool = False
+    made_by: str = field(default="")
+
+    def polars_schema(self) -> pl.Schema:
+        """The table's columns as Polars types."""
+        import polars as pl
+
+        types: dict[str, pl.DataType] = {
+            "string": pl.String(), "int16": pl.Int16(), "int32": pl.Int32(), "int64": pl.Int64(),
+            "float32": pl.Float32(), "float64": pl.Float64(), "bool": pl.Boolean(),
+            "list[string]": pl.List(pl.String()),
+        }  # fmt: skip
+        return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
+
+    def arrow_schema(self) -> pa.Schema:
+        """The table's columns as Arrow types, as they stand in a Parquet file (large strings and lists)."""
+        import pyarrow as pa
+
+        types: dict[str, pa.DataType] = {
+            "string": pa.large_string(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
+            "float32": pa.float32(), "float64": pa.float64(), "bool": pa.bool_(),
+            "list[string]": pa.large_list(pa.large_string()),
+        }  # fmt: skip
+        return pa.schema([pa.field(name, types[kind]) for name, kind in self.columns.items()])
+
+
+QUESTIONS = Table(
+    "questions",
+    key=("question_id",),
+    columns={
+        "question_id": "string",
+        "question": "string",
+        "answers": "list[string]",  # accepted answers, the preferred one first
+    },
+    required=("question", "answers"),
+    not_null=("question", "answers"),
+    extra=True,
+)
+
+_RESPONSE_COLUMNS = {
+    "model": "string",  # Hub name, or the last part of a folder's name
+    "dataset": "string",  # built-in or Hub name, or the last part of a file's name
+    "strategy": "string",  # "early-exit"
+    "method": "string",  # null unless from `dola`
+    "temperature": "float64",
+    "top_p": "float64",
+    "question_id": "string",
+    "exit_layer": "int16",  # 1..L: after this many blocks
+    "sample_index": "int32",  # 0..n-1
+    "question": "string",
+    "answers": "list[string]",
+    "response": "string",  # after cleaning
+    "text": "string",  # before cleaning, special tokens left out
+    "n_tokens": "int32",  # generated tokens; EOS counts
+    "finish_reason": "string",  # eos | stop | length
+    "mean_prob": "float32",  # mean over tokens of the chosen token's probability before temperature and top-p
+    "mean_logprob": "float32",  # the same in nats; <= 0
+    "mean_max_prob": "float32",  # mean over tokens of the likeliest token's probability
+    "drafted": "int32",  # null for early exit
+    "accepted_drafts": "int32",  # null for early exit
+    "relative_cost": "float64",  # FLOPs per token of this exit (blocks plus head) as a share of the full model's
+}
+
+_RESPONSE_KEY = (
+    "model", "dataset", "strategy", "method", "temperature", "top_p", "question_id", "exit_layer", "sample_index",
+)  # fmt: skip
+
+RESPONSES = Table(
+    "responses",
+    key=_RESPONSE_KEY,
+    columns=_RESPONSE_COLUMNS,
+    required=("question", "answers", "response"),
+    not_null=("question", "response"),
+    extra=True,
+    made_by="sample",
+)
+
+SCORED = Table(
+    "scored",
+    key=_RESPONSE_KEY,
+    columns={
+        **_RESPONSE_COLUMNS,
+        "correct": "bool",  # null if ungradable (no accepted answer given); an empty response is wrong
+        "judge": "string",  # the judge that decided `correct`
+        "cluster_id": "int32",  # 0.. in order of first appearance within question and layer; null unless correct
+        "meaning_id": "int32",  # the same clustering over all answers of the question and layer
+        "similarity_to_cluster": "float32",  # cosine to the first member of `meaning_id`'s cluster; null under `exact`
+    },
+    required=("question", "response", "correct"),
+    not_null=("response",),
+    extra=True,
+    made_by="score",
+)
+
+
+def _with_intervals(*rates: str) -> dict[str, str]:
+    return {f"{rate}{end}": "float64" for rate in rates for end in ("", "_low", "_high")}
+
+
+LAYERS = Table(
+    "layers",
+    key=("model", "dataset", "strategy", "method", "temperature", "top_p", "exit_layer", "source"),
+    columns={
+        "model": "string",
+        "dataset": "string",
+        "strategy": "string",
+        "method": "string",
+        "temperature": "float64",
+        "top_p": "float64",
+        "exit_layer": "int16",
+        "source": "string",  # 8 digits of the input's digest where the other key columns collide, else null
+        "n_questions": "int32",
+        "n_samples": "int32",  # responses in this layer
+        "n_graded": "int32",  # of them, those with a verdict
+        "n_creativity_questions": "int32",  # questions that creativity_raw averages over
+        **_with_intervals("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence"),
+        "relative_cost": "float64",  # blocks plus head as a share of the full model's FLOPs; null if unknown
+        "p_best": "float64",  # share of resamples in which the layer wins
+        "is_best": "bool",
+        "in_best_set": "bool",  # cannot be told apart from the best layer (simultaneous 95 % band)
+    },
+    required=("exit_layer", "hallucination_rate", "creativity_raw", "hcb"),
+    not_null=("exit_layer",),
+    made_by="hcb",
+)
+
+TABLES = {table.name: table for table in (QUESTIONS, RESPONSES, SCORED, LAYERS)}
