@@ -28,3 +28,9 @@ class EnvironmentRefused(HclError):
     """Disk, network or memory said no (exit 4); nothing finished is lost."""
 
     exit_code = 4
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """A value from outside as part of a one-line message: control characters escaped, long values cut."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
