@@ -1,0 +1,78 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-long bench lab-model smoke smoke-offline table-hcb clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HCL := $(BIN)/hcl
+READY := $(VENV)/.ready
+# Offline by design: nothing below asks a network for data or weights, except `smoke` and `table-hcb` with a Hub model.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+help:            ## this list
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hcl needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,hub,figures,dev]'
+	touch $(READY)
+
+setup: $(READY)  ## the environment in .venv, from pinned versions
+
+demo: $(READY)   ## sample | score | hcb on the lab model and questions, offline; says where table and figure are
+	@mkdir -p out
+	@export $(OFFLINE); \
+	  $(HCL) sample | $(HCL) score | $(HCL) hcb --figure out/hcb.svg --table out/hcb.md > out/hcb.path; \
+	  echo; echo "layer table (Parquet): $$(cat out/hcb.path)"; \
+	  echo "table (Markdown):      $$PWD/out/hcb.md"; echo "figure (SVG):          $$PWD/out/hcb.svg"
+
+check: $(READY)  ## ruff and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check      ## check, then the test suite; prints the slowest 20
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 20
+
+test-long: check ## everything, also what takes minutes: retraining the lab, wide family sweeps, random kills
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 20 -m ""
+
+bench: $(READY)  ## the benchmark scripts, one after another; they print ratios
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(OFFLINE) $(BIN)/python $$script; done
+
+lab-model: $(READY) ## train both lab models again into out/models (CPU, minutes, seeded)
+	$(BIN)/python -m hcl_cli.lab --out out/models
+
+# The real Llama 3.2 1B by default: gated, so it wants a Hub token whose owner has accepted its licence.
+MODEL ?= meta-llama/Llama-3.2-1B
+DATASET ?= triviaqa
+LIMIT ?= 5
+SAMPLES ?= 5
+smoke: $(READY)  ## the pipeline on MODEL=meta-llama/Llama-3.2-1B LIMIT=5 (or any other model)
+	@$(HCL) sample -m '$(MODEL)' -d '$(DATASET)' --limit $(LIMIT) -n $(SAMPLES) --exit-layers all > .smoke-path || { \
+	  code=$$?; rm -f .smoke-path; \
+	  echo "smoke: $(MODEL) was NOT run. A gated model wants its licence accepted on its Hub page and a token"; \
+	  echo "  (hf auth login, or HF_TOKEN=...). Without one: make smoke MODEL=lab DATASET=lab"; exit $$code; } >&2
+	@$(HCL) score < .smoke-path | $(HCL) hcb; rm -f .smoke-path
+
+smoke-offline: $(READY) ## the pipeline on the lab model and on a random model with Llama 3.2's config features
+	@mkdir -p out
+	$(BIN)/python -m hcl_cli.lab.random_llama out/random-llama
+	@export $(OFFLINE); for model in lab out/random-llama; do \
+	  echo "smoke: $$model"; \
+	  $(HCL) sample -m $$model --limit $(LIMIT) -n $(SAMPLES) --store out/smoke | $(HCL) score --store out/smoke \
+	    | $(HCL) hcb --store out/smoke; \
+	done
+
+table-hcb: $(READY) ## the published table: HCB per exit layer for MODEL on DATASET (LIMIT, SAMPLES as wished)
+	@mkdir -p tables figures
+	$(HCL) sample -m '$(MODEL)' -d '$(DATASET)' --limit $(LIMIT) -n $(SAMPLES) --exit-layers all | $(HCL) score \
+	  | $(HCL) hcb --table tables/hcb.md --figure figures/hcb.svg
+	@echo "tables/hcb.md figures/hcb.svg"
+
+clean:           ## remove what make made here; the store (.hcl) stays
+	rm -rf out tables figures $(VENV) .mypy_cache .ruff_cache

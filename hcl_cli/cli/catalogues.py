@@ -1,0 +1,66 @@
+"""`hcl datasets` and `hcl models`: what can be named."""
+
+import json
+from typing import Any
+
+from hcl_cli.cli import options as opt
+from hcl_cli.cli.session import write_line
+
+
+def datasets(as_json: opt.JsonOpt = False) -> None:
+    """List the built-in data sets with size and licence.
+
+    Example: hcl datasets --json
+    """
+    from hcl_cli.data.sources import SOURCES
+
+    rows = [
+        {"name": s.name, "kind": s.kind, "rows": s.rows, "licence": s.licence, "title": s.title}
+        for s in SOURCES.values()
+    ]
+    _print(rows, as_json, note="Any Parquet, CSV or JSONL file and hub:NAME[:config[:split]] can be named as well.")
+
+
+def models(as_json: opt.JsonOpt = False) -> None:
+    """List the bundled models, LayerSkip checkpoints and the models of the reproduced papers.
+
+    Example: hcl models
+    """
+    from hcl_cli.models.catalogue import MODELS
+
+    rows = [
+        {
+            "name": m.name, "parameters": m.parameters, "layers": m.n_layers, "gated": m.gated, "licence": m.licence,
+            "used by": m.used_by,
+        }
+        for m in MODELS
+    ]  # fmt: skip
+    _print(rows, as_json, note="Any folder or Hub name[@revision] of a causal language model can be named as well.")
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool, *, note: str) -> None:
+    """The list is what was asked for, so it goes to stdout: a table for people, or JSON."""
+    if as_json:
+        write_line(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        numeric = any(isinstance(row[name], int) and not isinstance(row[name], bool) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name == "name", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(escape(note), style="dim")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,119 @@
+"""`hcl hcb`: the balance of hallucination and creativity at each exit layer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hcl_cli.cli import options as opt
+from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.session import DEFAULT_STORE, Session
+from hcl_cli.errors import BadOption
+from hcl_cli.schemas import FINDINGS, LAYERS, SCORED
+from hcl_cli.stages.versions import VERSIONS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DIVERSITIES = ("clusters", "rarefied", "entropy")
+SCALES = ("raw", "minmax")
+
+
+def hcb(
+    scored: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", show_default=False, help="SCORED files; - or nothing reads stdin."),
+    ] = None,
+    weights: opt.WeightsOpt = "script",
+    scale_hallucination: opt.ScaleHallucinationOpt = None,
+    diversity: opt.DiversityOpt = "clusters",
+    bootstrap: opt.BootstrapOpt = 2000,
+    figure: opt.FigureOpt = None,
+    table: opt.TableOpt = None,
+    seed: opt.SeedOpt = 0,
+    store: opt.StoreOpt = DEFAULT_STORE,
+    output: opt.OutputOpt = None,
+    force: opt.ForceOpt = False,
+    no_cache: opt.NoCacheOpt = False,
+    dry_run: opt.DryRunOpt = False,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Balance creativity against hallucination at each exit layer.
+
+    Example: hcl sample | hcl score | hcl hcb --figure hcb.svg --weights 0.3
+    """
+    from hcl_cli.artifacts.recipe import Input, Recipe
+    from hcl_cli.artifacts.store import read_source
+    from hcl_cli.stages.weights import parse_weights
+
+    session = Session("hcb", store, force, no_cache, dry_run, output, as_json, quiet, verbose)
+    balance = parse_weights(weights, scale_hallucination)
+    if diversity not in DIVERSITIES:
+        raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
+    check_export("--figure", figure, (".png", ".svg", ".pdf"))
+    check_export("--table", table, (".md", ".csv", ".tex"))
+
+    # read
+    sources = [read_source(path, SCORED) for path in input_paths(scored or [], "hcl hcb", most=None)]
+
+    # recipe
+    def recipe(name: str) -> Recipe:
+        return Recipe(
+            table=name,
+            stage="hcb",
+            version=VERSIONS["hcb"],
+            options={
+                "creativity_weight": balance.creativity, "hallucination_weight": balance.hallucination,
+                "scale_hallucination": balance.scale, "diversity": diversity, "bootstrap": bootstrap, "seed": seed,
+            },
+            inputs=tuple(Input(source.sha256, source.key) for source in sources),
+        )  # fmt: skip
+
+    # produce
+    computed: list[tuple[pl.DataFrame, pl.DataFrame]] = []
+
+    def both() -> "tuple[pl.DataFrame, pl.DataFrame]":
+        from hcl_cli.stages.hcb import ScoredInput, layer_tables
+
+        if not computed:
+            inputs = [ScoredInput(source.frame().collect(), source.sha256) for source in sources]
+            computed.append(
+                layer_tables(inputs, weights=balance, diversity=diversity, n_bootstrap=bootstrap, seed=seed)
+            )
+        return computed[0]
+
+    layers = session.produce(recipe(LAYERS.name), LAYERS, lambda: both()[0])
+    findings = session.produce(recipe(FINDINGS.name), FINDINGS, lambda: both()[1])
+
+    # emit
+    rows, found = layers.rows_as_dicts(), findings.rows_as_dicts()
+    if not quiet:
+        from hcl_cli.report.terminal import layer_report
+
+        for renderable in layer_report(rows, found):
+            session.terminal.show(renderable)
+    if table is not None:
+        from hcl_cli.report.tables import write_table
+
+        write_table(rows, table)
+        session.terminal.say(f"hcb: table in {table}")
+    if figure is not None:
+        from hcl_cli.report.plots import write_figure
+
+        write_figure(rows, figure)
+        session.terminal.say(f"hcb: figure in {figure}")
+    session.emit(layers, also=[findings])
+
+
+def check_export(option: str, path: Path | None, endings: tuple[str, ...]) -> None:
+    """Refuse a file ending that cannot be written, and a folder that is not there, before anything is computed."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise BadOption(f"{option} {path}: the ending says the format; expected {', '.join(endings)}")
+    if not path.absolute().parent.is_dir():
+        raise BadOption(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise BadOption(f"{option} {path}: is a folder; expected a file name")

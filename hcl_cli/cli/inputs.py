@@ -1,0 +1,90 @@
+"""Where a stage's input comes from: an argument, else one line of stdin. Never more than that is read."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+from hcl_cli.errors import BadInput
+
+# Room for a few paths or `--json` objects; whatever is longer is not a path but somebody's data.
+_MOST_BYTES = 16 * 1024
+
+
+def input_paths(arguments: list[str], command: str, *, most: int | None = 1) -> list[Path]:
+    """The files a command was asked to read: its arguments, else the lines of stdin.
+
+    A line is a path or an `hcl ... --json` object. `-` stands for stdin. A terminal is never read.
+
+    Args:
+        arguments: positional arguments as given.
+        command: for the messages, e.g. "hcl score".
+        most: how many inputs the command takes; None for any number.
+
+    Raises:
+        BadInput: nothing to read, an empty pipe, something that is not a path, a file that does not exist.
+    """
+    paths: list[Path] = []
+    if not arguments:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise BadInput(f"{command}: nothing to read; name a file, or pipe one in: {_example(command)}")
+        paths = _from_stdin(command)
+    for argument in arguments:
+        paths += _from_stdin(command) if argument == "-" else [Path(argument)]
+    if most is not None and len(paths) > most:
+        raise BadInput(f"{command}: reads one file and got {len(paths)} ({paths[0]}, {paths[1]}, ...); run it per file")
+    for path in paths:
+        check_readable(path, command)
+    return paths
+
+
+def check_readable(path: Path, command: str) -> None:
+    """Raise BadInput unless `path` is a file that can be opened."""
+    shown = json.dumps(str(path)) if "\n" in str(path) else str(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{command}: {shown}: no such file; expected a Parquet, CSV or JSONL file") from error
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"{command}: {shown} is a folder; expected a Parquet, CSV or JSONL file")
+    if not os.access(path, os.R_OK):
+        raise BadInput(f"{command}: {shown} cannot be read; check its permissions")
+
+
+def _example(command: str) -> str:
+    return "hcl sample | hcl score" if command.endswith("score") else "hcl sample | hcl score | hcl hcb"
+
+
+def _from_stdin(command: str) -> list[Path]:
+    if sys.stdin is None:
+        raise BadInput(f"{command}: stdin is closed; name a file")
+    data = b""
+    while len(data) <= _MOST_BYTES and (chunk := os.read(sys.stdin.fileno(), _MOST_BYTES + 1 - len(data))):
+        data += chunk
+        if data.startswith(b"PAR1"):
+            raise BadInput(f"{command}: stdin holds a Parquet file itself; pass its path, e.g. {command} FILE")
+    if len(data) > _MOST_BYTES:
+        raise BadInput(f"{command}: stdin holds more than {_MOST_BYTES} bytes; expected one path a line")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{command}: stdin is not UTF-8 text (byte {error.start}); expected one path a line") from error
+    if "\0" in text:
+        raise BadInput(f"{command}: stdin holds a zero byte; expected one path a line")
+    lines = [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise BadInput(f"{command}: stdin is empty: the command before it in the pipe printed no path; see its message")
+    return [_path(line, command) for line in lines]
+
+
+def _path(line: str, command: str) -> Path:
+    if not line.lstrip().startswith("{"):
+        return Path(line)
+    try:
+        path = json.loads(line)["path"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(f"{command}: stdin: {line[:60]!r} is neither a path nor a --json object with a path") from error
+    if not isinstance(path, str):
+        raise BadInput(f"{command}: stdin: the path in {line[:60]!r} is not text; expected what `--json` prints")
+    return Path(path)

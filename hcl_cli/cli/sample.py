@@ -1,0 +1,173 @@
+"""`hcl sample`: sampled answers of every exit layer."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hcl_cli.cli import options as opt
+from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.session import DEFAULT_STORE, Session
+from hcl_cli.errors import BadOption
+from hcl_cli.schemas import RESPONSES
+from hcl_cli.stages.versions import SAMPLE_BLOCK_QUESTIONS, SAMPLE_GROWS, VERSIONS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from hcl_cli.artifacts.store import Block
+    from hcl_cli.models.load import LoadedModel
+
+DEFAULT_BATCH_TOKENS = 262_144
+_PLAIN_STOP = "\\n"
+
+
+def sample(
+    questions: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE]", show_default=False, help="A questions file; - reads its path from stdin."),
+    ] = None,
+    model: opt.ModelOpt = "lab",
+    dataset: opt.DatasetOpt = None,
+    columns: opt.ColumnsOpt = "",
+    exit_layers: opt.ExitLayersOpt = "all",
+    samples: opt.SamplesOpt = 50,
+    limit: opt.LimitOpt = None,
+    temperature: opt.TemperatureOpt = 0.6,
+    top_p: opt.TopPOpt = 0.9,
+    top_k: opt.TopKOpt = 0,
+    max_new_tokens: opt.MaxNewTokensOpt = 50,
+    strategy: opt.StrategyOpt = "early-exit",
+    prompt: opt.PromptOpt = "plain",
+    stop: opt.StopOpt = None,
+    clean: opt.CleanOpt = "plain",
+    long_prompts: opt.LongPromptsOpt = "refuse",
+    batch_tokens: opt.BatchTokensOpt = DEFAULT_BATCH_TOKENS,
+    attention: opt.AttentionOpt = "sdpa",
+    trust_remote_code: opt.TrustRemoteCodeOpt = None,
+    seed: opt.SeedOpt = 0,
+    device: opt.DeviceOpt = "auto",
+    dtype: opt.DtypeOpt = "auto",
+    store: opt.StoreOpt = DEFAULT_STORE,
+    output: opt.OutputOpt = None,
+    force: opt.ForceOpt = False,
+    no_cache: opt.NoCacheOpt = False,
+    dry_run: opt.DryRunOpt = False,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Sample answers from every exit layer in one pass.
+
+    Example: hcl sample -m gpt2 -d triviaqa --limit 100 -n 50
+    """
+    from hcl_cli.artifacts.recipe import Recipe
+    from hcl_cli.artifacts.store import Block
+    from hcl_cli.data.prompts import open_prompt
+    from hcl_cli.data.questions import open_questions, parse_columns
+    from hcl_cli.models.identity import resolve_model
+
+    session = Session("sample", store, force, no_cache, dry_run, output, as_json, quiet, verbose, device)
+    _one_of("--strategy", strategy, ("early-exit",))
+    _one_of("--clean", clean, ("plain", "published"))
+    _one_of("--long-prompts", long_prompts, ("refuse", "truncate"))
+    _one_of("--attention", attention, ("sdpa", "eager"))
+    if trust_remote_code is not None and trust_remote_code != model:
+        raise BadOption(f"--trust-remote-code {trust_remote_code}: must repeat the name given to --model ({model})")
+    stops = opt.parse_stops([_PLAIN_STOP] if stop is None else stop)
+
+    # read
+    source = open_questions(_source_name(questions, dataset), columns=parse_columns(columns))
+    reference = resolve_model(model, memo=None if no_cache else store / "identities.json", warn=session.terminal.warn)
+    layers = opt.parse_exit_layers(exit_layers, reference.n_layers, reference.name)
+    template = open_prompt(prompt)
+    n_questions = source.n_questions if limit is None else min(limit, source.n_questions)
+
+    # recipe
+    recipe = Recipe(
+        table=RESPONSES.name,
+        stage="sample",
+        version=VERSIONS["sample"],
+        options={
+            "exit_layers": list(layers), "samples": samples, "limit": n_questions, "temperature": temperature,
+            "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens, "strategy": strategy,
+            "prompt": template.text, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
+            "seed": seed, "batch_tokens": batch_tokens, "columns": columns,
+            "trust_remote_code": trust_remote_code is not None,
+        },
+        identities={
+            "model": reference.identity, "tokenizer": reference.tokenizer_identity, "data": source.identity,
+            "model_name": reference.name, "data_name": source.name,
+        },
+        dtype=opt.parse_dtype(dtype, reference.config_dtype),
+        attention=attention,
+        grows=SAMPLE_GROWS,
+    )  # fmt: skip
+
+    # produce
+    def blocks() -> "list[Block]":
+        ids = source.load()["question_id"].head(n_questions).to_list()
+        return [
+            Block(
+                start // SAMPLE_BLOCK_QUESTIONS,
+                {(name, layer): samples for name in ids[start : start + SAMPLE_BLOCK_QUESTIONS] for layer in layers},
+            )
+            for start in range(0, len(ids), SAMPLE_BLOCK_QUESTIONS)
+        ]
+
+    loaded: list[LoadedModel] = []
+
+    def compute(block: "Block", missing: "Mapping[tuple[str, int], tuple[int, int]]") -> "pl.DataFrame":
+        from hcl_cli.data.prompts import render
+        from hcl_cli.models.decode import Sampling
+        from hcl_cli.models.identity import fetch_weights
+        from hcl_cli.models.load import load_model, resolve_device
+        from hcl_cli.stages.sample import Protocol, sampled
+
+        if not loaded:
+            loaded.append(
+                load_model(
+                    fetch_weights(reference), dtype=str(recipe.dtype), device=resolve_device(device),
+                    attention=attention, trust_remote_code=trust_remote_code is not None,
+                )
+            )  # fmt: skip
+        return sampled(
+            loaded[0],
+            source.load(),
+            missing,
+            Sampling(
+                temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, stop=stops,
+                stop_after_text=clean != "published", seed=seed,
+            ),
+            Protocol(
+                render=lambda question: render(template, question, tokenizer=loaded[0].tokenizer),
+                special_tokens=not template.is_chat, clean=clean, truncate=long_prompts == "truncate",
+                batch_tokens=batch_tokens,
+            ),
+            model=reference.name,
+            dataset=source.name,
+        )  # fmt: skip
+
+    artifact = session.produce_cells(recipe, RESPONSES, blocks, compute)
+
+    # emit
+    session.terminal.say(
+        f"sample: {artifact.rows} responses of {reference.name} on {source.name} ({n_questions} questions x "
+        f"{len(layers)} exit layers x {samples} samples){', from the store' if artifact.cached else ''}"
+    )
+    session.emit(artifact)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise BadOption(f"{option} {value}: expected {' or '.join(allowed)}")
+
+
+def _source_name(questions: str | None, dataset: str | None) -> str:
+    """The questions asked for: a file (or a path read from stdin for `-`), or a named data set."""
+    if questions is None:
+        return dataset or "lab"
+    if dataset is not None:
+        raise BadOption(f"{questions} and --dataset {dataset}: name the questions once")
+    path = input_paths([questions], "hcl sample")[0]
+    return str(path)

@@ -1,0 +1,97 @@
+"""`hcl score`: which responses are right, and which mean the same."""
+
+from typing import TYPE_CHECKING
+
+from hcl_cli.cli import options as opt
+from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.session import DEFAULT_STORE, Session
+from hcl_cli.errors import BadOption
+from hcl_cli.schemas import RESPONSES, SCORED
+from hcl_cli.stages.versions import VERSIONS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+JUDGES = ("alias", "exact", "contains", "published")
+CLUSTERS = ("cosine", "exact")
+
+
+def score(
+    responses: opt.ArtifactArg = None,
+    judge: opt.JudgeOpt = "alias",
+    cluster: opt.ClusterOpt = "cosine",
+    threshold: opt.ThresholdOpt = 0.8,
+    embedder: opt.EmbedderOpt = None,
+    device: opt.DeviceOpt = "auto",
+    store: opt.StoreOpt = DEFAULT_STORE,
+    output: opt.OutputOpt = None,
+    force: opt.ForceOpt = False,
+    no_cache: opt.NoCacheOpt = False,
+    dry_run: opt.DryRunOpt = False,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Judge responses and cluster the right ones by meaning.
+
+    Example: hcl sample | hcl score --judge alias,exact
+    """
+    from hcl_cli.artifacts.recipe import Input, Recipe
+    from hcl_cli.artifacts.store import read_source
+
+    session = Session("score", store, force, no_cache, dry_run, output, as_json, quiet, verbose, device)
+    judges = _judges(judge)
+    if cluster not in CLUSTERS:
+        raise BadOption(f"--cluster {cluster}: expected {' or '.join(CLUSTERS)}")
+
+    # read
+    source = read_source(input_paths([responses] if responses is not None else [], "hcl score")[0], RESPONSES)
+    reference = None
+    if cluster == "cosine":
+        from hcl_cli.models.encoders import find_encoder
+
+        reference = find_encoder(embedder)
+
+    # recipe
+    recipe = Recipe(
+        table=SCORED.name,
+        stage="score",
+        version=VERSIONS["score"],
+        options={"judges": list(judges), "cluster": cluster, "threshold": threshold if reference else None},
+        inputs=(Input(source.sha256, source.key),),
+        identities={"embedder": reference.identity} if reference else {},
+    )
+
+    # produce
+    def compute() -> "pl.DataFrame":
+        from hcl_cli.stages.score import scored
+
+        encode = None
+        if reference is not None:
+            from hcl_cli.models.encoders import load_encoder
+            from hcl_cli.models.load import resolve_device
+
+            encode = load_encoder(reference, resolve_device(device)).encode
+        return scored(source.frame().collect(), judges=judges, cluster=cluster, threshold=threshold, encode=encode)
+
+    artifact = session.produce(recipe, SCORED, compute)
+
+    # emit
+    origin = ", from the store" if artifact.cached else ""
+    session.terminal.say(f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {cluster}{origin}")
+    if len(judges) > 1 and not quiet:
+        from hcl_cli.stages.score import judge_agreement
+
+        for line in judge_agreement(artifact.frame().collect()):
+            session.terminal.say(f"score: {line}")
+    session.emit(artifact)
+
+
+def _judges(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in JUDGES]
+    if unknown:
+        raise BadOption(f"--judge {text}: {unknown[0]!r} is not a judge; expected one or more of {', '.join(JUDGES)}")
+    if len(set(names)) != len(names):
+        raise BadOption(f"--judge {text}: a judge is named twice; name each once")
+    return names

@@ -1,0 +1,130 @@
+"""Questions and exit layers to responses: what the model says if it stops after k blocks.
+
+The engine (`models/decode.py`) decodes all exits and samples of a block of questions in one pass; this stage turns
+questions into prompts and streams into rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hcl_cli.errors import BadInput
+from hcl_cli.measures.cleaning import clean_answer
+from hcl_cli.models.decode import Cell, Prompt, Sampling, decode
+from hcl_cli.models.load import LoadedModel
+from hcl_cli.schemas import RESPONSES
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How answers are asked for and read.
+
+    Attributes:
+        render: question -> prompt text.
+        special_tokens: whether the tokenizer adds its own (BOS); False for a chat template, which writes them itself.
+        clean: "plain" or "published", see `measures.cleaning.clean_answer`.
+        truncate: cut prompts that leave no room for the answer at their left end instead of refusing them.
+        batch_tokens: token budget of one batch.
+    """
+
+    render: Callable[[str], str]
+    special_tokens: bool
+    clean: str
+    truncate: bool
+    batch_tokens: int
+
+
+def sampled(
+    loaded: LoadedModel,
+    questions: pl.DataFrame,
+    missing: Mapping[tuple[str, int], tuple[int, int]],
+    sampling: Sampling,
+    protocol: Protocol,
+    *,
+    model: str,
+    dataset: str,
+) -> pl.DataFrame:
+    """The missing responses of one block of questions.
+
+    Args:
+        loaded: the model.
+        questions: QUESTIONS rows of the block.
+        missing: (question_id, exit_layer) -> (first, stop): the sample indices first..stop-1 to draw.
+        sampling: temperature, top-p and so on, and the seed.
+        protocol: prompt, cleaning, long prompts, batch budget.
+        model, dataset: names for the rows.
+
+    Returns:
+        RESPONSES rows, one per missing cell and sample; order as the cells'.
+
+    Raises:
+        BadInput: a prompt that leaves no room for an answer, unless `protocol.truncate`.
+    """
+    import polars as pl
+
+    wanted = {question_id for question_id, _ in missing}
+    rows = [row for row in questions.iter_rows(named=True) if row["question_id"] in wanted]
+    place = {row["question_id"]: index for index, row in enumerate(rows)}
+    prompts = [_prompt(loaded, row, sampling, protocol) for row in rows]
+    cells = [
+        Cell(prompt=place[question_id], exit_layer=layer, first=first, stop=stop)
+        for (question_id, layer), (first, stop) in missing.items()
+    ]
+    streams = decode(loaded, prompts, cells, sampling, batch_tokens=protocol.batch_tokens)
+    cleaned = {text: clean_answer(text, protocol.clean) for text in set(streams.text)}
+    costs = loaded.relative_costs
+    asked = [rows[index] for index in streams.prompt]
+    n = len(asked)
+    return pl.DataFrame(
+        {
+            "model": [model] * n,
+            "dataset": [dataset] * n,
+            "strategy": ["early-exit"] * n,
+            "method": [None] * n,
+            "temperature": [sampling.temperature] * n,
+            "top_p": [sampling.top_p] * n,
+            "question_id": [row["question_id"] for row in asked],
+            "exit_layer": streams.exit_layer,
+            "sample_index": streams.sample_index,
+            "question": [row["question"] for row in asked],
+            "answers": [row["answers"] for row in asked],
+            "response": [cleaned[text] for text in streams.text],
+            "text": streams.text,
+            "n_tokens": streams.n_tokens,
+            "finish_reason": streams.finish_reason,
+            "mean_prob": streams.mean_prob,
+            "mean_logprob": streams.mean_logprob,
+            "mean_max_prob": streams.mean_max_prob,
+            "drafted": [None] * n,
+            "accepted_drafts": [None] * n,
+            "relative_cost": [costs[layer - 1] for layer in streams.exit_layer],
+        },
+        schema=RESPONSES.polars_schema(),
+    )
+
+
+def _prompt(loaded: LoadedModel, row: Mapping[str, object], sampling: Sampling, protocol: Protocol) -> Prompt:
+    text = protocol.render(str(row["question"]))
+    ids = tuple(loaded.tokenizer(text, add_special_tokens=protocol.special_tokens)["input_ids"])
+    question_id = str(row["question_id"])
+    if not ids:
+        raise BadInput(f"question {question_id!r}: its prompt has no tokens; use a --prompt with some text around it")
+    if loaded.max_positions is not None and len(ids) + sampling.max_new_tokens > loaded.max_positions:
+        room = loaded.max_positions - sampling.max_new_tokens
+        if room < 1 or not protocol.truncate:
+            raise BadInput(
+                f"question {question_id!r}: its prompt has {len(ids)} tokens and --max-new-tokens is "
+                f"{sampling.max_new_tokens}, but the model has {loaded.max_positions} positions; "
+                "shorten them, or cut prompts at their left end with --long-prompts truncate"
+            )
+        log.warning("question %s: prompt cut from %d to its last %d tokens", question_id, len(ids), room)
+        ids = ids[-room:]
+    return Prompt(question_id, ids)

@@ -1,0 +1,8 @@
+"""The version of each stage: raised by hand in the commit that changes its rows. Light, so that a hit can read it."""
+
+VERSIONS = {"sample": 1, "score": 1, "hcb": 1}
+
+# `sample` options that only add rows: shards are shared between their values.
+SAMPLE_GROWS = ("limit", "samples", "exit_layers")
+# Questions in one shard of `sample`: what a kill can cost, and the most that can share one batch.
+SAMPLE_BLOCK_QUESTIONS = 16

@@ -1,0 +1,135 @@
+"""stdin and arguments: one path a line, a few kilobytes at most, and a clear line for everything else."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hcl_cli.cli.inputs import input_paths
+from hcl_cli.errors import BadInput
+
+Feed = Callable[[bytes], None]
+
+
+@pytest.fixture
+def feed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Feed]:
+    opened: list[TextIO] = []
+
+    def put(data: bytes) -> None:
+        source = tmp_path / "stdin"
+        source.write_bytes(data)
+        opened.append(source.open(encoding="utf-8"))
+        monkeypatch.setattr("sys.stdin", opened[-1])
+        for earlier in opened[:-1]:
+            earlier.close()
+
+    yield put
+    opened[-1].close()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    path = tmp_path / "some file.parquet"
+    path.write_bytes(b"PAR1")
+    return path
+
+
+def test_a_line_is_a_path_or_a_json_object(feed: Feed, artifact: Path) -> None:
+    for line in (f"{artifact}\n", f"{artifact}", f"\n{artifact}\r\n", json.dumps({"path": str(artifact)}) + "\n"):
+        feed(line.encode())
+        assert input_paths([], "hcl score") == [artifact]
+        feed(line.encode())
+        assert input_paths(["-"], "hcl score") == [artifact]
+
+
+def test_an_argument_means_stdin_is_not_read(feed: Feed, artifact: Path) -> None:
+    """In a `while read` loop the loop's own lines must still be there after the command."""
+    feed(b"next line of the loop\n")
+    import sys
+
+    assert input_paths([str(artifact)], "hcl score") == [artifact]
+    assert sys.stdin.read() == "next line of the loop\n"
+
+
+def test_several_lines_only_where_several_are_taken(feed: Feed, artifact: Path) -> None:
+    feed(f"{artifact}\n{artifact}\n".encode())
+    assert input_paths([], "hcl hcb", most=None) == [artifact, artifact]
+    feed(f"{artifact}\n{artifact}\n".encode())
+    with pytest.raises(BadInput, match="reads one file and got 2"):
+        input_paths([], "hcl score")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "stdin is empty"),
+        (b"\n \n", "stdin is empty"),
+        (b"PAR1\x00\x01", "holds a Parquet file itself"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a\x00b", "zero byte"),
+        (b"x" * 20_000, "more than"),
+        (b"no-such-file.parquet\n", "no such file"),
+        (b"{broken\n", "neither a path nor a --json object"),
+        (b'{"key": 1}\n', "neither a path nor a --json object"),
+        (b'{"path": 3}\n', "is not text"),
+        (b"[" * 5000, "no such file"),
+    ],
+)
+def test_what_is_not_a_path_is_one_clear_line(feed: Feed, data: bytes, reason: str) -> None:
+    feed(data)
+    with pytest.raises(BadInput, match=reason) as error:
+        input_paths([], "hcl score")
+    assert "\n" not in str(error.value)
+
+
+def test_a_path_with_a_newline_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such file") as error:
+        input_paths([f"{tmp_path}/a\nb"], "hcl score")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is a folder"):
+        input_paths([str(tmp_path)], "hcl score")
+
+
+def test_an_endless_stdin_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        with pytest.raises(BadInput, match="more than"):
+            input_paths([], "hcl score")
+
+
+def test_the_null_device_is_an_empty_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        with pytest.raises(BadInput, match="stdin is empty"):
+            input_paths([], "hcl score")
+
+
+def test_a_terminal_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Screen("typed"))
+    with pytest.raises(BadInput, match="nothing to read"):
+        input_paths([], "hcl hcb")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_paths_or_refused(feed: Feed, data: bytes) -> None:
+    feed(data)
+    try:
+        paths = input_paths([], "hcl hcb", most=None)
+    except BadInput as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(path.is_file() for path in paths)
