@@ -100,10 +100,10 @@ def resolve(
     remembered = recall(memo, "commits").get(key)
     commit = (cached(remembered) if isinstance(remembered, str) else None) or cached(None)
     if commit is None:
+        here = "folder" if repository.type == "model" else "file"
         message = (
-            f"{repository.label}: not on this machine and {reason}; "
-            f"{'unset HF_HUB_OFFLINE' if offline else 'check the network'}, or give a local "
-            f"{'folder' if repository.type == 'model' else 'file'}"
+            f"{repository.label}: not in the Hub's cache on this machine, and {reason}; check the spelling, "
+            f"{'unset HF_HUB_OFFLINE' if offline else 'check the network'}, or give a local {here}"
         )
         # A bare word is a misspelt folder or built-in name far more often than one of the Hub's few ownerless names.
         raise BadInput(message) if offline or "/" not in repository.name else EnvironmentRefused(message)
