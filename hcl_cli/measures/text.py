@@ -21,7 +21,7 @@ _SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def triviaqa_normalised(text: str) -> str:
     """Lower case, punctuation (ASCII and ‘ ’ ´ `) to blanks, articles to blanks, one blank between words.
 
-    May be empty ("The", "?!"). Idempotent.
+    May be empty ("The", "?!").
 
     Source: mandarjoshi90/triviaqa, official evaluation script.
     """
@@ -62,8 +62,8 @@ def answer_form(text: str) -> str:
     Source: the additions to TriviaQA's form are our own.
     """
     if not text.isascii():
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-        text = folded.translate(_unicode_marks())
+        folded = unicodedata.normalize("NFC", text).casefold().translate(_unicode_marks())
+        text = unicodedata.normalize("NFC", folded)  # folding and dropping marks can leave something to compose
     return triviaqa_normalised(text)
 
 

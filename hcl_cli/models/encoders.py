@@ -118,7 +118,13 @@ def _refuse_changed(folder: Path, sha256: Callable[[Path], str]) -> None:
 def _from_hub(name: str, revision: str | None) -> tuple[Path | None, str]:
     """The folder of a Hub encoder, from the cache if it is there; else None and why not."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     wanted = [*_READ, *(f"*/{pattern}" for pattern in _READ)]
     # Exports for other runtimes lie beside the weights and are several times as large.
@@ -129,7 +135,7 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path | None, str]:
                 name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, local_files_only=True
             )
         )
-        if any(folder.rglob("*.safetensors")):
+        if (folder / "config.json").is_file():  # else it is there in part
             return folder, ""
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass  # not in the cache: ask the Hub
@@ -141,15 +147,23 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path | None, str]:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, etag_timeout=3)
         ), ""
-    except HfHubHTTPError as error:
-        return None, f"the Hub said {type(error).__name__}"
-    except (OSError, ValueError) as error:
-        return None, f"the Hub was not reached: {type(error).__name__}"
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return None, "the Hub has no such repository or revision"
+    except LocalEntryNotFoundError:
+        return None, "the Hub was not reached"
+    except (HfHubHTTPError, OSError) as error:
+        return None, f"the Hub was asked and failed: {type(error).__name__}"
+
+
+def _encoder_files(folder: Path) -> list[Path]:
+    """The files that make an encoder, in the folder itself and one below (a module's own)."""
+    patterns = [*_READ, *(f"*/{pattern}" for pattern in _READ)]
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def _checked(name: str, folder: Path, sha256: Callable[[Path], str]) -> EncoderRef:
     """A reference to a folder that holds safetensors and no code of its own."""
-    files = sorted({path for pattern in _READ for path in folder.rglob(pattern) if path.is_file()})
+    files = _encoder_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise BadOption(
             f"--embedder {name}: no .safetensors file in it; weights in other formats are not read, expected a "
@@ -207,7 +221,10 @@ class _SentenceTransformer:
             raise BadOption(f"--embedder {ref.name}: cannot be loaded as a sentence encoder ({first_line})") from error
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[n, d], unit length. The library sorts by length, so that a batch holds little padding."""
+        """[n, d], unit length; a text is cut after the encoder's longest (256 tokens for the default one).
+
+        The library sorts by length, so that a batch holds little padding.
+        """
         import numpy as np
 
         if not texts:
