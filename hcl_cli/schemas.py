@@ -145,8 +145,8 @@ LAYERS = Table(
         "top_p": "float64",
         "exit_layer": "int16",
         "source": "string",  # 8 digits of the input's digest where the other key columns collide, else null
-        "n_questions": "int32",
-        "n_samples": "int32",  # responses in this layer
+        "n_questions": "int32",  # questions compared: those with a graded answer at every layer of the curve
+        "n_samples": "int32",  # all responses of this layer
         "n_graded": "int32",  # of them, those with a verdict
         "n_creativity_questions": "int32",  # questions that creativity_raw averages over
         **_with_intervals("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence"),
@@ -160,4 +160,29 @@ LAYERS = Table(
     made_by="hcb",
 )
 
-TABLES = {table.name: table for table in (QUESTIONS, RESPONSES, SCORED, LAYERS)}
+FINDINGS = Table(
+    "findings",
+    key=("statistic", "model", "dataset", "strategy", "method", "temperature", "top_p", "source"),
+    columns={
+        "statistic": "string",  # what the row says; the names are listed in hcl_cli/stages/findings.py
+        "model": "string",  # the curve it is about; all seven are null for a statement about all curves
+        "dataset": "string",
+        "strategy": "string",
+        "method": "string",
+        "temperature": "float64",
+        "top_p": "float64",
+        "source": "string",
+        "exit_layer": "int16",  # the layer it is about, else null
+        "estimate": "float64",
+        "low": "float64",  # 95 % interval
+        "high": "float64",
+        "p_value": "float64",
+        "n": "int32",  # what the estimate runs over: questions, layers or curves
+        "sentence": "string",  # the same in plain words
+    },
+    required=("statistic",),
+    not_null=("statistic",),
+    made_by="hcb",
+)
+
+TABLES = {table.name: table for table in (QUESTIONS, RESPONSES, SCORED, LAYERS, FINDINGS)}

@@ -1,0 +1,205 @@
+"""Scored responses -> one curve per model, data set and protocol: a matrix of questions by exit layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hcl_cli.errors import BadInput
+from hcl_cli.measures.diversity import cluster_count, cluster_entropy, rarefied_count
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = npt.NDArray[np.float64]
+
+GROUP = ("model", "dataset", "strategy", "method", "temperature", "top_p")
+DIVERSITIES = {"clusters": cluster_count, "rarefied": rarefied_count, "entropy": cluster_entropy}
+
+
+@dataclass(frozen=True)
+class ScoredInput:
+    """One table of scored responses and the SHA-256 (hex) of the file it was read from."""
+
+    frame: pl.DataFrame
+    digest: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model, data set and protocol; questions are sorted by id, layers rise.
+
+    Attributes:
+        group: the values of `GROUP` and of `source`.
+        layers: exit layers.
+        question_ids: the questions compared, those with a graded answer at every layer.
+        n_left_out: questions left out because some layer has no graded answer to them.
+        wrong: [question, layer], share of graded answers that are wrong.
+        diversity: [question, layer]; NaN in a whole row for a question that does not count for creativity, NaN
+            everywhere if the answers were not clustered.
+        confidence: [question, layer], mean of `mean_prob`; NaN in a whole row where some layer has none.
+        n_samples, n_graded: [layer], over all questions.
+        relative_cost: one per layer, None if unknown.
+    """
+
+    group: dict[str, Any]
+    layers: list[int]
+    question_ids: list[str]
+    n_left_out: int
+    wrong: Floats
+    diversity: Floats
+    confidence: Floats
+    n_samples: list[int]
+    n_graded: list[int]
+    relative_cost: list[float | None]
+
+    @property
+    def stream(self) -> int:
+        """The random stream of the resamples: curves over the same questions share it and so are paired."""
+        joined = "\n".join(self.question_ids).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(joined).digest()[:8], "little")
+
+
+def read_curves(inputs: Sequence[ScoredInput], diversity: str) -> list[Curve]:
+    """Every curve in the inputs, ordered by group and then by input.
+
+    `source` is the first 8 digits of the input's digest where two inputs hold the same group, else None.
+
+    Raises:
+        BadInput: no input, no row, the same content twice, a column whose values cannot be used, or no question
+            that was graded at every layer.
+    """
+    if not inputs:
+        raise BadInput("hcb needs at least one table of scored responses; make one with `hcl score`")
+    seen: dict[str, int] = {}
+    for number, given in enumerate(inputs, start=1):
+        if given.digest in seen:
+            raise BadInput(f"inputs {seen[given.digest]} and {number} have the same content; name each file once")
+        seen[given.digest] = number
+    parts = [
+        (group, number, given, frame)
+        for number, given in enumerate(inputs, start=1)
+        for group, frame in _grouped(_conformed(given.frame, number))
+    ]
+    holders = [group for group, *_ in parts]
+    curves = []
+    for group, number, given, frame in sorted(parts, key=lambda part: (_sortable(part[0]), part[2].digest)):
+        source = given.digest[:8] if holders.count(group) > 1 else None
+        curves.append(_curve({**dict(zip(GROUP, group, strict=True)), "source": source}, frame, diversity, number))
+    return curves
+
+
+def _sortable(group: tuple[Any, ...]) -> list[tuple[bool, Any]]:
+    return [(value is not None, value if value is not None else "") for value in group]
+
+
+def _conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The columns that the layer table needs, with what a foreign file may lack filled in."""
+    import polars as pl
+
+    if frame.height == 0:
+        raise BadInput(f"input {number} has no rows; hcb needs scored responses")
+    if "correct" not in frame.columns:
+        raise BadInput(f"input {number} has no column correct; run `hcl score` on it first")
+    types: dict[str, Any] = {
+        "model": pl.String, "dataset": pl.String, "strategy": pl.String, "method": pl.String,
+        "temperature": pl.Float64, "top_p": pl.Float64, "question_id": pl.String, "question": pl.String,
+        "exit_layer": pl.Int16, "correct": pl.Boolean, "cluster_id": pl.Int32, "mean_prob": pl.Float64,
+        "relative_cost": pl.Float64,
+    }  # fmt: skip
+    columns = []
+    for name, kind in types.items():
+        column = frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, dtype=kind)
+        try:
+            columns.append(column.cast(kind))
+        except pl.exceptions.PolarsError:
+            raise BadInput(
+                f"input {number}, column {name}: {column.dtype} cannot be read as {kind}; correct the column"
+            ) from None
+    table = pl.DataFrame(columns).with_columns(question_id=pl.coalesce("question_id", "question"))
+    unlabelled = table["question_id"].null_count()
+    if unlabelled:
+        raise BadInput(f"input {number}: {unlabelled} rows have neither question_id nor question; name their question")
+    without_layer = table["exit_layer"].null_count()
+    if 0 < without_layer < table.height:
+        raise BadInput(f"input {number}: {without_layer} rows have no exit_layer and the others do; fill it everywhere")
+    # A file from elsewhere without the column holds one model, stopped nowhere: one layer.
+    table = table.with_columns(pl.col("exit_layer").fill_null(1))
+    correct = table.filter("correct")
+    unclustered = correct["cluster_id"].null_count()
+    if 0 < unclustered < correct.height:
+        raise BadInput(
+            f"input {number}: {unclustered} correct rows have no cluster_id and others do; run `hcl score` on it again"
+        )
+    return table
+
+
+def _grouped(table: pl.DataFrame) -> list[tuple[tuple[Any, ...], pl.DataFrame]]:
+    return [(tuple(key), frame) for key, frame in table.group_by(GROUP)]
+
+
+def _curve(group: dict[str, Any], table: pl.DataFrame, diversity: str, number: int) -> Curve:
+    import polars as pl
+
+    ids = table["question_id"].unique().sort()
+    layers = table["exit_layer"].unique().sort()
+    shape = len(ids), len(layers)
+    n_cells = shape[0] * shape[1]
+    position = pl.DataFrame({"question_id": ids}).with_row_index("q")
+    depth = pl.DataFrame({"exit_layer": layers}).with_row_index("k")
+    # Sorted down to the value that is summed: the order of the rows in the file must not reach the last bit.
+    table = (
+        table.join(position, on="question_id")
+        .join(depth, on="exit_layer")
+        .with_columns(cell=pl.col("q").cast(pl.Int64) * len(layers) + pl.col("k").cast(pl.Int64))
+        .sort("cell", "mean_prob", "correct", "cluster_id")
+    )
+    cell = table["cell"].to_numpy()
+
+    def per_cell(rows: pl.Series, weights: pl.Series | None = None) -> Floats:
+        keep = rows.fill_null(False).to_numpy()
+        held = None if weights is None else weights.to_numpy()[keep]
+        return np.bincount(cell[keep], weights=held, minlength=n_cells).astype(np.float64).reshape(shape)
+
+    graded = per_cell(table["correct"].is_not_null())
+    right = per_cell(table["correct"])
+    compared = (graded > 0).all(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        wrong = (graded - right) / graded
+        said = table["mean_prob"].is_not_null() & table["mean_prob"].is_not_nan().fill_null(False)
+        confidence = per_cell(said, table["mean_prob"]) / per_cell(said)
+    found = _diversity(table, diversity, n_cells).reshape(shape)
+    costs = table.group_by("exit_layer").agg(pl.col("relative_cost").max()).sort("exit_layer")["relative_cost"]
+    return Curve(
+        group=group,
+        layers=layers.to_list(),
+        question_ids=ids.filter(pl.Series(compared)).to_list(),
+        n_left_out=int((~compared).sum()),
+        wrong=wrong[compared],
+        diversity=_whole_rows(found[compared]),
+        confidence=_whole_rows(confidence[compared]),
+        n_samples=np.bincount(table["k"].to_numpy(), minlength=shape[1]).tolist(),
+        n_graded=graded.sum(axis=0).astype(int).tolist(),
+        relative_cost=costs.to_list(),
+    )
+
+
+def _whole_rows(values: Floats) -> Floats:
+    """A question counts at every layer or at none."""
+    return np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
+
+
+def _diversity(table: pl.DataFrame, diversity: str, n_cells: int) -> Floats:
+    import polars as pl
+
+    correct = table.filter("correct")
+    if correct.height and correct["cluster_id"].null_count() == correct.height:
+        return np.full(n_cells, np.nan)  # never clustered: unknown, not 0
+    clusters = correct.group_by("cell", "cluster_id").agg(size=pl.len()).sort("cell", "cluster_id")
+    cell, size = clusters["cell"].to_numpy(), clusters["size"].cast(pl.Int64).to_numpy()
+    return DIVERSITIES[diversity](cell, size, n_cells)

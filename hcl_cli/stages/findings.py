@@ -1,0 +1,262 @@
+"""What the layers say together: FINDINGS, one statement a row, each with its number and its plain sentence.
+
+About the options: `formula` (estimate: the weight of creativity), `resamples`.
+About one curve: `best_layer` (estimate: the layer; interval: of the layer that wins in a resample), `best_minus_last`
+(p-value with the choice inside), `creativity_hallucination_correlation` (over layers), `best_confidence_lead` (over
+the mean of the other layers), `responses_ungraded`, `questions_left_out`.
+About several curves: `correlation_over_curves` (of creativity and hallucination at each curve's last layer),
+`best_depth_agreement` (1 minus the mean distance of the best layers' relative depths).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hcl_cli.measures.association import agreement, pearson
+from hcl_cli.measures.hcb import Weights, best_layer
+from hcl_cli.measures.intervals import percentile_interval
+from hcl_cli.measures.selection import better_than_last
+from hcl_cli.stages.resampled import Measured
+
+Floats = npt.NDArray[np.float64]
+Row = dict[str, Any]
+
+_DIVERSITY_WORDS = {
+    "clusters": "creativity is the mean number of clusters of correct answers",
+    "rarefied": "creativity is the mean number of clusters expected among 5 correct answers",
+    "entropy": "creativity is the mean entropy (nats) of the cluster sizes of correct answers",
+}
+
+
+def of_options(weights: Weights, diversity: str, n_bootstrap: int) -> list[Row]:
+    """What the numbers were made with."""
+    how = f"95 % intervals from {n_bootstrap:,} resamples of the questions" if n_bootstrap else "no intervals asked for"
+    return [
+        {
+            "statistic": "formula",
+            "estimate": weights.creativity,
+            "sentence": f"{weights.formula}; {_DIVERSITY_WORDS[diversity]}",
+        },
+        {"statistic": "resamples", "estimate": float(n_bootstrap), "sentence": how},
+    ]
+
+
+def of_curve(measured: Measured, rows: Sequence[Row], diversity: str) -> list[Row]:
+    """The statements about one curve; `rows` are its rows of LAYERS."""
+    statements = [_best(measured, rows, diversity)]
+    if measured.best is not None:
+        statements += [_against_last(measured), _confidence(measured)]
+    statements += [_correlation(measured), *_left_out(measured)]
+    return [{**measured.curve.group, **row} for row in statements if row]
+
+
+def _best(measured: Measured, rows: Sequence[Row], diversity: str) -> Row:
+    best, n_questions = measured.best, len(measured.curve.question_ids)
+    row: Row = {"statistic": "best_layer", "n": n_questions}
+    if best is None:
+        return {**row, "sentence": f"No layer can be called best: {_why_not(measured, diversity)}."}
+    layers = measured.curve.layers
+    chosen = rows[best]
+    row |= {"exit_layer": layers[best], "estimate": float(layers[best])}
+    text = f"Layer {layers[best]} is best (HCB {_with_interval(chosen, 'hcb')})"
+    if len(layers) == 1:
+        return {**row, "sentence": f"Layer {layers[0]} is the only one (HCB {_with_interval(chosen, 'hcb')})."}
+    drawn = measured.drawn_score[~np.isnan(measured.drawn_score).any(axis=1)]
+    if not len(drawn) or chosen["p_best"] is None:
+        return {**row, "sentence": f"{text}; without resamples nothing can be said about how sure that is."}
+    winners = np.asarray(layers)[best_layer(drawn)].astype(np.float64)[:, None]
+    low, high = percentile_interval(np.array([float(layers[best])]), winners)
+    together = [k for k, other in enumerate(rows) if other["in_best_set"]]
+    if len(together) == 1:
+        rest = "every other layer can be told apart from it"
+    elif len(together) == len(layers):
+        rest = f"none of the {len(layers)} layers can be told apart from it"
+    else:
+        rest = f"layers {_ranges(together, layers)} cannot be told apart"
+    share = f"wins in {percent(chosen['p_best'])} of resamples"
+    return {**row, "low": float(low[0]), "high": float(high[0]), "sentence": f"{text} and {share}; {rest}."}
+
+
+def _why_not(measured: Measured, diversity: str) -> str:
+    curve = measured.curve
+    if not curve.question_ids:
+        graded = sum(curve.n_graded)
+        return "no question has a graded answer at every layer" if graded else "nothing was graded"
+    if diversity == "rarefied" and not np.isnan(curve.diversity).all(axis=None):
+        return "creativity is unknown"
+    if diversity == "rarefied":
+        return "no question has 5 clustered correct answers at every layer; try --diversity clusters or fewer layers"
+    return "the correct answers were not clustered; run `hcl score`"
+
+
+def _against_last(measured: Measured) -> Row:
+    layers, best = measured.curve.layers, measured.best
+    kept = measured.drawn_linear[~np.isnan(measured.drawn_linear).any(axis=1)]
+    if best is None or len(layers) < 2 or not len(kept):
+        return {}
+    n_questions = len(measured.curve.question_ids)
+    lead, low, high, p_value = better_than_last(measured.linear, kept, n_questions)
+    row = {"statistic": "best_minus_last", "exit_layer": layers[best], "p_value": p_value, "n": n_questions}
+    if best == len(layers) - 1:
+        return {**row, "estimate": 0.0, "sentence": f"The last layer, {layers[-1]}, is the best itself."}
+    return {
+        **row, "estimate": _known(lead), "low": _known(low), "high": _known(high),
+        "sentence": f"Layer {layers[best]} leads the last layer, {layers[-1]}, by HCB {lead:.2f} "
+        f"[{low:.2f}, {high:.2f}], {p_text(p_value)} with the choice of the layer counted in.",
+    }  # fmt: skip
+
+
+def _confidence(measured: Measured) -> Row:
+    best, layers = measured.best, measured.curve.layers
+    if best is None or len(layers) < 2 or np.isnan(measured.confidence).any():
+        return {}
+    others = [k for k in range(len(layers)) if k != best]
+
+    def lead(values: Floats) -> Floats:
+        return np.asarray(values[..., best] - values[..., others].mean(axis=-1))
+
+    estimate = lead(measured.confidence)[None]
+    low, high = percentile_interval(estimate, lead(measured.drawn_confidence)[:, None])
+    told = "" if np.isnan(low[0]) else f" [{low[0]:+.3f}, {high[0]:+.3f}]"
+    return {
+        "statistic": "best_confidence_lead", "exit_layer": layers[best], "n": len(measured.curve.question_ids),
+        "estimate": _known(estimate[0]), "low": _known(low[0]), "high": _known(high[0]),
+        "sentence": f"Mean token probability at layer {layers[best]} differs by {estimate[0]:+.3f}{told} from the mean "
+        "of the other layers.",
+    }  # fmt: skip
+
+
+def _correlation(measured: Measured) -> Row:
+    n_layers = len(measured.curve.layers)
+    if n_layers < 3:
+        return {}
+    r = pearson(measured.creativity, measured.hallucination)
+    if np.isnan(r):
+        return {}
+    drawn = pearson(measured.drawn_creativity, measured.drawn_hallucination)
+    return {
+        "statistic": "creativity_hallucination_correlation", "n": n_layers, **_correlation_cells(float(r), drawn),
+        "sentence": f"Over {n_layers} layers, creativity and hallucination correlate at "
+        f"{_correlation_text(float(r), drawn)}.",
+    }  # fmt: skip
+
+
+def _correlation_cells(r: float, drawn: Floats) -> Row:
+    low, high = percentile_interval(np.array([r]), drawn[:, None])
+    return {"estimate": _known(r), "low": _known(low[0]), "high": _known(high[0])}
+
+
+def _correlation_text(r: float, drawn: Floats) -> str:
+    low, high = percentile_interval(np.array([r]), drawn[:, None])
+    return f"r = {r:+.2f}" + ("" if np.isnan(low[0]) else f" [{low[0]:+.2f}, {high[0]:+.2f}]")
+
+
+def _left_out(measured: Measured) -> list[Row]:
+    curve = measured.curve
+    total, ungraded = sum(curve.n_samples), sum(curve.n_samples) - sum(curve.n_graded)
+    questions = len(curve.question_ids) + curve.n_left_out
+    return [
+        {
+            "statistic": "responses_ungraded", "estimate": float(ungraded), "n": total,
+            "sentence": f"{ungraded:,} of {total:,} responses could not be graded.",
+        },
+        {
+            "statistic": "questions_left_out", "estimate": float(curve.n_left_out), "n": questions,
+            "sentence": f"{curve.n_left_out:,} of {questions:,} questions were left out: "
+            "not graded at every layer.",
+        },
+    ]  # fmt: skip
+
+
+def across_curves(curves: Sequence[Measured]) -> list[Row]:
+    """The statements about several curves; none for one curve. Our own summaries, not a paper's."""
+    known = [measured for measured in curves if measured.best is not None]
+    rows: list[Row] = []
+    if len(known) >= 3:
+        at_last = [(m.creativity[-1], m.hallucination[-1]) for m in known]
+        r = pearson([c for c, _ in at_last], [h for _, h in at_last])
+        if not np.isnan(r):
+            drawn = pearson(
+                np.stack([m.drawn_creativity[:, -1] for m in known], axis=1),
+                np.stack([m.drawn_hallucination[:, -1] for m in known], axis=1),
+            )
+            rows.append(
+                {
+                    "statistic": "correlation_over_curves",
+                    "n": len(known),
+                    **_correlation_cells(float(r), drawn),
+                    "sentence": f"Over {len(known)} curves, creativity and hallucination of the last layer correlate "
+                    f"at {_correlation_text(float(r), drawn)} (the interval knows the questions, not other models).",
+                }  # fmt: skip
+            )
+    several = [measured for measured in known if len(measured.curve.layers) > 1]
+    if len(several) >= 2:
+        same = float(agreement([m.depth[m.best] for m in several]))
+        drawn = agreement(np.stack([_drawn_depth(m) for m in several], axis=1))
+        low, high = percentile_interval(np.array([same]), drawn[:, None])
+        told = "" if np.isnan(low[0]) else f" [{low[0]:.2f}, {high[0]:.2f}]"
+        rows.append(
+            {
+                "statistic": "best_depth_agreement",
+                "n": len(several),
+                "estimate": _known(same),
+                "low": _known(low[0]),
+                "high": _known(high[0]),
+                "sentence": f"The best layers of {len(several)} curves agree in relative depth to {same:.2f}{told} "
+                "(1: the same depth).",
+            }  # fmt: skip
+        )
+    return rows
+
+
+def _drawn_depth(measured: Measured) -> Floats:
+    """[resample], the relative depth of the layer that wins; NaN where no layer has a score."""
+    score = measured.drawn_score
+    unknown: npt.NDArray[np.bool_] = np.isnan(score).any(axis=1)
+    winner = best_layer(np.where(unknown[:, None], 0.0, score))
+    return np.where(unknown, np.nan, measured.depth[winner])
+
+
+def _ranges(members: list[int], layers: list[int]) -> str:
+    """Neighbours among the compared layers as "5 to 8"; the rest one by one."""
+    runs: list[list[int]] = []
+    for k in members:
+        if runs and k == runs[-1][-1] + 1:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    words = []
+    for run in runs:
+        if len(run) > 2:
+            words.append(f"{layers[run[0]]} to {layers[run[-1]]}")
+        else:
+            words += [str(layers[k]) for k in run]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent; what is neither none nor all never reads as such."""
+    if 0 < share < 0.005:
+        return "under 1 %"
+    if 0.995 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value for a sentence."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _with_interval(row: Row, name: str) -> str:
+    text = f"{row[name]:.2f}"
+    return text if row[f"{name}_low"] is None else f"{text} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 12)
