@@ -66,9 +66,12 @@ def answers_as_lists(answers: pl.Series) -> pl.Series:
     """
     import polars as pl
 
-    if isinstance(answers.dtype, pl.List):
-        return answers.cast(pl.List(pl.String))
     if answers.dtype != pl.String:
+        one = answers.dtype.inner if isinstance(answers.dtype, pl.List) else answers.dtype
+        if one.is_nested():  # a struct would become text that no response contains
+            raise BadInput(f"column {answers.name}: {answers.dtype}, expected a list of texts, or one text")
+        if isinstance(answers.dtype, pl.List):
+            return answers.cast(pl.List(pl.String))
         answers = answers.cast(pl.String)
     lists: list[list[str] | None] = []
     for row, cell in enumerate(answers):
@@ -86,19 +89,18 @@ def answers_as_lists(answers: pl.Series) -> pl.Series:
 
 
 def _cast(column: pl.Series, kind: pl.DataType) -> pl.Series:
-    import polars as pl
 
+    expected = RESPONSES.columns[column.name]
+    if column.dtype.is_nested() != kind.is_nested():
+        raise BadInput(f"column {column.name}: {column.dtype}, expected {expected}")
     cast = column.cast(kind, strict=False)
     lost = cast.is_null() & column.is_not_null()
     if lost.any():
         row = _first(lost)
-        name = RESPONSES.columns[column.name]
-        raise BadInput(f"row {row}, column {column.name}: {column[row - 1]!r:.40}, expected {name}")
+        raise BadInput(f"row {row}, column {column.name}: {column[row - 1]!r:.40}, expected {expected}")
     if column.dtype.is_float() and kind.is_integer() and (cut := column != cast).any():
         row = _first(cut)
         raise BadInput(f"row {row}, column {column.name}: {column[row - 1]}, expected a whole number")
-    if isinstance(column.dtype, pl.List | pl.Struct) and not isinstance(kind, pl.List):
-        raise BadInput(f"column {column.name}: lists, expected {RESPONSES.columns[column.name]}")
     return cast
 
 
