@@ -1,0 +1,217 @@
+"""A model folder -> a loaded model that was checked at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused
+
+if TYPE_CHECKING:
+    import torch
+
+    from hcl_cli.models.anatomy import Anatomy
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model, its tokenizer, and what the rest needs to know about them.
+
+    Attributes:
+        name: last part of the folder's name, for messages.
+        n_layers: L, the number of blocks; exits are 1..L.
+        eos_ids: tokens that end an answer, from the generation settings, the configuration and the tokenizer.
+        attention: name of the attention implementation, e.g. "sdpa"; it belongs in a recipe.
+        max_positions: longest text the model has positions for; None if it names no limit.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    anatomy: Anatomy
+    device: torch.device
+    dtype: torch.dtype
+    eos_ids: frozenset[int]
+    attention: str
+    max_positions: int | None
+    _filters: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def n_layers(self) -> int:
+        """The number of blocks, L."""
+        return self.anatomy.n_layers
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        weight: torch.Tensor = self.anatomy.unembedding.weight  # type: ignore[assignment]
+        return int(weight.shape[0])
+
+    def relative_costs(self) -> list[float]:
+        """FLOPs per token of each exit 1..L as a share of the full model's."""
+        from hcl_cli.models.anatomy import relative_costs
+
+        return relative_costs(self.anatomy)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` -> cuda, else mps, else cpu; anything else is checked to be there.
+
+    Raises:
+        BadOption: for a device that torch does not know or that this machine lacks.
+    """
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, index = device.partition(":")
+    there = {"cpu": True, "cuda": cuda, "mps": mps}
+    if kind not in there or (index and not index.isdecimal()):
+        raise BadOption(f"--device {device}: not a known device; use auto, cpu, cuda, cuda:N or mps")
+    if not there[kind]:
+        raise BadOption(f"--device {device}: this machine or this build of torch has none; use --device auto")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise BadOption(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return device
+
+
+def load_model(folder: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> LoadedModel:
+    """Load a model folder from safetensors, offline, and check that its exits can be explained.
+
+    Args:
+        folder: a folder in the format of transformers.
+        dtype: one of DTYPES.
+        device: as for `resolve_device`.
+    Raises:
+        BadOption: unknown dtype or device.
+        BadInput: no model there, pickle-only weights, missing weights, not a causal language model, or one whose
+            logits differ from head(last block).
+        EnvironmentRefused: not enough memory.
+    """
+    if dtype not in DTYPES:
+        raise BadOption(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    place = resolve_device(device)
+    if place == "mps" and dtype == "float64":
+        raise BadOption("--dtype float64: MPS has no float64; use --device cpu or --dtype float32")
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"--model {folder}: no config.json there; expected the folder of a transformers model")
+    _refuse_pickle(folder)
+
+    import torch
+
+    config = _causal_config(folder, trust_remote_code)
+    model, tokenizer = _from_folder(folder, config, dtype, trust_remote_code)
+    try:
+        model = model.to(place).eval()
+    except torch.OutOfMemoryError as error:
+        raise EnvironmentRefused(
+            f"--model {folder}: {place} has not enough memory for it in {dtype}; use --dtype bfloat16 or --device cpu"
+        ) from error
+    return loaded_from(model, tokenizer, folder.resolve().name)
+
+
+def loaded_from(model: Any, tokenizer: Any, name: str) -> LoadedModel:
+    """A model in memory -> a LoadedModel, after the same checks as `load_model`."""
+    from hcl_cli.models.anatomy import find_anatomy
+    from hcl_cli.models.check import check_model
+
+    anatomy = find_anatomy(model)
+    weight = next(model.parameters())
+    limit = getattr(anatomy.config, "max_position_embeddings", None)
+    loaded = LoadedModel(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        anatomy=anatomy,
+        device=weight.device,
+        dtype=weight.dtype,
+        eos_ids=_eos_ids(model, tokenizer),
+        attention=str(anatomy.config._attn_implementation),
+        max_positions=int(limit) if limit else None,
+    )
+    check_model(loaded)
+    return loaded
+
+
+def _refuse_pickle(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    if others:
+        raise BadInput(
+            f"--model {folder}: only pickled weights there ({others[0]}), which are never read; "
+            "convert them to safetensors first"
+        )
+    raise BadInput(f"--model {folder}: no *.safetensors there; expected the weights beside config.json")
+
+
+def _causal_config(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError) as error:
+        raise BadInput(f"--model {folder}: its config.json cannot be read ({_first_line(error)})") from error
+    architectures = list(getattr(config, "architectures", None) or [])
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    known = trust_remote_code or not architectures or any(name in causal for name in architectures)
+    if getattr(config, "is_encoder_decoder", False) or not known:
+        what = architectures[0] if architectures else config.model_type
+        raise BadInput(f"--model {folder}: a {what} is not a causal language model; expected one, such as a Llama")
+    return config
+
+
+def _from_folder(folder: Path, config: Any, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as library_logging
+
+    shown = library_logging.is_progress_bar_enabled()
+    verbosity = library_logging.get_verbosity()
+    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()  # missing weights are an error here, not a table on stderr
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except MemoryError as error:
+        raise EnvironmentRefused(f"--model {folder}: not enough memory for it in {dtype}") from error
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+        raise BadInput(f"--model {folder}: cannot be loaded ({_first_line(error)})") from error
+    finally:
+        library_logging.set_verbosity(verbosity)
+        if shown:
+            library_logging.enable_progress_bar()
+    model, info = loaded
+    if info["missing_keys"]:
+        raise BadInput(
+            f"--model {folder}: {len(info['missing_keys'])} weights are missing from its safetensors, "
+            f"first {sorted(info['missing_keys'])[0]}; expected all of them"
+        )
+    return model, tokenizer
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        if ids is not None:
+            found.update(int(token) for token in (ids if isinstance(ids, list | tuple) else [ids]))
+    return frozenset(token for token in found if token >= 0)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,42 @@
+"""How much memory is free: a ceiling for batches, never what plans them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+SHARE = 0.6  # of the free memory may be used for keys and values
+
+
+def usable_bytes(device: torch.device) -> int | None:
+    """Bytes that keys and values may take on `device`; None where the system does not say."""
+    import torch
+
+    if device.type == "cuda":
+        return int(SHARE * torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    free = [value for value in (_available(), _cgroup()) if value is not None]
+    return int(SHARE * min(free)) if free else None
+
+
+def _available(path: Path = Path("/proc/meminfo")) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None  # not Linux
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        limit, used = (folder / "memory.max").read_text().strip(), (folder / "memory.current").read_text()
+    except OSError:
+        return None  # no control group of version 2
+    return None if limit == "max" else max(0, int(limit) - int(used))
