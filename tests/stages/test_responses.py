@@ -6,7 +6,7 @@ from polars.testing import assert_frame_equal
 
 from hcl_cli.errors import BadInput
 from hcl_cli.schemas import RESPONSES
-from hcl_cli.stages.responses import answers_as_lists, completed_responses
+from hcl_cli.stages.responses import completed_responses
 
 
 def foreign(**columns: object) -> pl.DataFrame:
@@ -32,23 +32,14 @@ def test_missing_columns_are_filled() -> None:
     assert_frame_equal(completed_responses(frame), frame)
 
 
+def test_a_missing_id_alone_is_filled() -> None:
+    frame = completed_responses(foreign(question_id=["mine", None, "mine"]))
+    assert frame["question_id"].to_list() == ["mine", "5c242018f7cc8f57", "mine"]
+
+
 def test_samples_are_numbered_within_question_and_layer() -> None:
-    question = ["q", "q", "q", "q"]
-    frame = completed_responses(
-        pl.DataFrame(
-            {"question": question, "answers": [["a"]] * 4, "response": list("wxyz"), "exit_layer": [4, 2, 4, 2]}
-        )
-    )
-    assert frame["sample_index"].to_list() == [0, 0, 1, 1]
-
-
-def test_answers_may_be_text() -> None:
-    cells = ["Paris", '["Paris", "Lutetia"]', " [1912, \"in 1912\"] ", "", None, "[sic"]  # fmt: skip
-    assert answers_as_lists(pl.Series("answers", cells)).to_list() == [
-        ["Paris"], ["Paris", "Lutetia"], ["1912", "in 1912"], None, None, ["[sic"],
-    ]  # fmt: skip
-    assert answers_as_lists(pl.Series("answers", [1912, 7])).to_list() == [["1912"], ["7"]]
-    assert answers_as_lists(pl.Series("answers", [[1912], [7, None]])).to_list() == [["1912"], ["7", None]]
+    columns = {"question": ["q"] * 4, "answers": [["a"]] * 4, "response": list("wxyz"), "exit_layer": [4, 2, 4, 2]}
+    assert completed_responses(pl.DataFrame(columns))["sample_index"].to_list() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -56,16 +47,11 @@ def test_answers_may_be_text() -> None:
     [
         (foreign().drop("answers"), "column answers is missing; responses need question, answers, response"),
         (foreign(response=["Paris", None, "Lyon"]), "row 2, column response: null, expected text"),
-        (foreign(answers=["a", "['Lima' 'Rimac']", "b"]), "row 2, column answers: ['Lima' 'Rimac'] is not a JSON list"),
-        (foreign(exit_layer=["2", "two", "2"]), "row 2, column exit_layer: 'two', expected int16"),
-        (foreign(exit_layer=[2, 99999, 2]), "row 2, column exit_layer: 99999, expected int16"),
-        (foreign(sample_index=[0.0, 1.5, 2.0]), "row 2, column sample_index: 1.5, expected a whole number"),
-        (foreign(sample_index=[0, None, 1]), "row 2, column sample_index: null, others have one"),
-        (foreign(model=[["a"], ["b"], ["c"]]), "column model: List(String), expected string"),
-        (foreign(answers=[{"value": "a"}] * 3), "column answers: Struct({'value': String}), expected a list of texts"),
+        (foreign(question=[None, "p", "q"]), "row 1, column question: null, expected text"),
+        (foreign(sample_index=[0, None, 1]), "row 2, column sample_index: null, while other rows have a number"),
         (
-            foreign(sample_index=[0, 0, 0], question_id=["p", "q", "p"]),
-            "row 3 repeats the key of row 1 (question_id p, sample_index 0)",
+            foreign(sample_index=[0, 0, 0], exit_layer=[2, 2, 2], question_id=["p", "q", "p"]),
+            "row 3 repeats the key of row 1 (question_id p, exit_layer 2, sample_index 0); each response needs its own",
         ),
     ],
 )
