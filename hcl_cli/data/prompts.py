@@ -98,13 +98,16 @@ def _chat(turn: str, tokenizer: Any) -> str:
     import jinja2
 
     try:
+        template = tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            # Some templates print today's date, which would give the same recipe other rows tomorrow.
+            template = "{% macro strftime_now(format) %}" + _CHAT_DATE + "{% endmacro %}" + template
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": turn}],
+            chat_template=template,
             tokenize=False,
             add_generation_prompt=True,
-            # Some templates print today's date, which would give the same recipe other rows tomorrow.
-            date_string=_CHAT_DATE,
-            strftime_now=lambda _format: _CHAT_DATE,
+            date_string=_CHAT_DATE,  # Llama's name for the same thing
         )
     except (jinja2.TemplateError, ValueError, TypeError) as error:
         raise BadOption(f"--prompt chat: the chat template failed ({shown(error, 80)}); use --prompt plain") from None

@@ -6,7 +6,14 @@ is None. Any other causal language model of the Hub, or in a folder, can be name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hcl_cli.models.identity import read_config
+from hcl_cli.resources import data_file
 
 _LLAMA2 = "Llama 2 Community License"
 _LLAMA32 = "Llama 3.2 Community License"
@@ -87,3 +94,24 @@ MODELS: tuple[Model, ...] = (
     Model("openai-community/gpt2-medium", "355M", 24, "MIT", False, (_EAVSS,), "model page",
           note="inferred: the work says GPT-2 with 24 layers"),
 )  # fmt: skip
+
+
+def models() -> tuple[Model, ...]:
+    """MODELS, with the numbers of the bundled ones read from their files. What `hcl models` prints."""
+    return tuple(_measured(model) if model.source.startswith("bundled") else model for model in MODELS)
+
+
+def _measured(model: Model) -> Model:
+    folder = data_file("models", model.name)
+    if not (folder / "config.json").is_file():
+        return model
+    layers = read_config(folder / "config.json", model.name)["num_hidden_layers"]
+    return replace(model, n_layers=layers, parameters=f"{count_parameters(folder / 'model.safetensors') / 1e6:.2g}M")
+
+
+def count_parameters(weights: Path) -> int:
+    """Numbers stored in a safetensors file, from its header; tied weights, stored once, count once."""
+    with open(weights, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -1,0 +1,393 @@
+"""Question files: what is accepted, and the one line that says what is not."""
+
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hcl_cli.data.questions import COLUMNS, open_questions, parse_columns, text_id
+from hcl_cli.data.sources import SOURCES
+from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, HclError
+from hcl_cli.schemas import QUESTIONS
+
+TWO = [
+    {"question_id": "a", "question": "Who?", "answers": ["Ann", "Anna"]},
+    {"question_id": "b", "question": "Where?", "answers": ["Here"]},
+]
+
+
+def rows_of(path: Path | str, **columns: str) -> list[dict[str, object]]:
+    return open_questions(str(path), columns=columns).load().to_dicts()
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refusal(path: Path | str, **columns: str) -> str:
+    """The message of the refusal; it must be one line that names the file and not its folder."""
+    with pytest.raises(HclError) as caught:
+        rows_of(path, **columns)
+    message = str(caught.value)
+    assert message.isprintable() and str(Path(path).parent) + os.sep not in message
+    assert Path(path).name in message or type(caught.value) is BadOption
+    return message
+
+
+# ---------------------------------------------------------------------------------------------- accepted
+
+
+@pytest.mark.parametrize("name", [n for n, s in SOURCES.items() if s.kind == "questions" and s.path[0] == "sets"])
+def test_bundled_sets_pass_their_own_checks_unchanged(name: str) -> None:
+    opened = open_questions(name)
+    stored = pl.read_parquet(SOURCES[name].file).select(COLUMNS)
+    assert opened.n_questions == stored.height == SOURCES[name].rows
+    assert opened.load().equals(stored)
+    assert (opened.name, opened.licence) == (name, SOURCES[name].licence)
+
+
+def test_one_set_in_every_format_gives_the_same_rows_and_names(tmp_path: Path) -> None:
+    pl.DataFrame(TWO).write_parquet(tmp_path / "q.parquet")
+    write(tmp_path / "q.jsonl", "".join(json.dumps(row) + "\n" for row in TWO))
+    write(tmp_path / "q.csv", 'question_id,question,answers\na,Who?,"[""Ann"", ""Anna""]"\nb,Where?,Here\n')
+    write(tmp_path / "q.TSV", 'question_id\tquestion\tanswers\na\tWho?\t"[""Ann"", ""Anna""]"\nb\tWhere?\tHere\n')
+    for file in ("q.parquet", "q.jsonl", "q.csv", "q.TSV"):
+        opened = open_questions(str(tmp_path / file))
+        assert opened.load().to_dicts() == TWO
+        assert opened.load().schema == QUESTIONS.polars_schema()
+        assert (opened.name, opened.n_questions) == (file, 2)
+
+
+def test_byte_order_mark_crlf_blank_lines_and_cells_over_several_lines(tmp_path: Path) -> None:
+    csv = write(tmp_path / "w.csv", b'\xef\xbb\xbfquestion , answers\r\n\r\n"Who\r\nis it?",Ann\r\n\r\n')
+    jsonl = write(tmp_path / "w.jsonl", b'\xef\xbb\xbf\r\n{"question": "Who\\r\\nis it?", "answers": "Ann"}\r\n\r\n')
+    for file in (csv, jsonl):
+        assert rows_of(file) == [
+            {"question_id": text_id("Who\r\nis it?"), "question": "Who\r\nis it?", "answers": ["Ann"]}
+        ]
+
+
+def test_names_with_blanks_unicode_and_links(tmp_path: Path) -> None:
+    folder = tmp_path / "my data ☂"
+    folder.mkdir()
+    target = write(folder / "große fragen.jsonl", json.dumps(TWO[0]))
+    link = tmp_path / "link to it.jsonl"
+    link.symlink_to(target)
+    through, direct = open_questions(str(link)), open_questions(str(target))
+    assert (direct.name, through.name) == ("große fragen.jsonl", "link to it.jsonl")
+    assert direct.identity == through.identity  # named by content, not by place
+
+
+def test_identity_is_that_of_the_bytes(tmp_path: Path) -> None:
+    # SHA-256 of b'{"question": "Who?", "answers": "Ann"}\n', by sha256sum.
+    file = write(tmp_path / "q.jsonl", '{"question": "Who?", "answers": "Ann"}\n')
+    assert open_questions(str(file)).identity == (
+        "sha256:" + "666e78749e19eef64dbb28a25b23c277e6d6d0a1ef395d581f806b29669a7d3a"
+    )
+    changed = write(tmp_path / "r.jsonl", '{"question": "Who?", "answers": "Ana"}\n')
+    assert open_questions(str(changed)).identity != open_questions(str(file)).identity
+
+
+def test_a_file_that_changes_between_naming_and_reading_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.jsonl", json.dumps(TWO[0]))
+    opened = open_questions(str(file))
+    write(file, json.dumps(TWO[1]))
+    with pytest.raises(BadInput, match="q.jsonl: the file was changed while it was in use"):
+        opened.load()
+
+
+def test_ids_that_are_numbers_become_text_and_missing_ids_are_stable(tmp_path: Path) -> None:
+    numbered = write(tmp_path / "n.jsonl", '{"question_id": 7, "question": "Who?", "answers": ["Ann"]}')
+    assert rows_of(numbered)[0]["question_id"] == "7"
+    frame = pl.DataFrame({"question_id": [2**40], "question": ["Who?"], "answers": [["Ann"]]})
+    frame.write_parquet(tmp_path / "n.parquet")
+    assert rows_of(tmp_path / "n.parquet")[0]["question_id"] == "1099511627776"
+    # First 16 hex digits of SHA-256("Who?").
+    assert text_id("Who?") == "q-d991a24e8e04231c"
+
+
+def test_answers_lose_blanks_and_repeats_and_one_question_may_have_none(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "q.jsonl",
+        '{"question": "A?", "answers": ["x", " ", "y", "x"]}\n{"question": "B?", "answers": []}\n',
+    )
+    assert [row["answers"] for row in rows_of(file)] == [["x", "y"], []]
+
+
+def test_answers_in_the_shapes_of_well_known_sets(tmp_path: Path) -> None:
+    trivia = {"value": "Sinclair Lewis", "aliases": ["Harry Lewis", "Sinclair Lewis"], "type": "WikipediaEntity"}
+    squad = {"text": ["in 1066", "1066"], "answer_start": [3, 6]}
+    popqa = '["politician", "political leader"]'
+    lines = [
+        {"q": "A?", "struct": trivia, "s": squad, "p": popqa},
+        {"q": "B?", "struct": {"value": "x", "aliases": []}, "s": squad, "p": popqa},
+    ]
+    file = write(tmp_path / "h.jsonl", "\n".join(map(json.dumps, lines)))
+    pl.DataFrame(lines).write_parquet(tmp_path / "h.parquet")
+    for path in (file, tmp_path / "h.parquet"):
+        by = [[row["answers"] for row in rows_of(path, question="q", answers=a)] for a in ("struct", "s", "p")]
+        assert by[0] == [["Sinclair Lewis", "Harry Lewis"], ["x"]]
+        assert by[1] == [["in 1066", "1066"]] * 2
+        assert by[2] == [["politician", "political leader"]] * 2
+        assert rows_of(path, question="q", answers="s.text")[0]["answers"] == ["in 1066", "1066"]
+        assert rows_of(path, question="q", answers="struct.value")[1]["answers"] == ["x"]
+    listed = write(tmp_path / "l.jsonl", '{"question": "A?", "answers": [{"text": "x"}, {"text": "y"}]}')
+    assert rows_of(listed, answers="answers.text")[0]["answers"] == ["x", "y"]
+    cell = write(tmp_path / "c.csv", 'question,meta\nA?,"{""gold"": [""x""]}"\n')
+    assert rows_of(cell, answers="meta.gold")[0]["answers"] == ["x"]
+
+
+def test_a_column_with_a_dot_in_its_name_wins_over_a_path(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.csv", "question,answer.gold\nA?,x\n")
+    assert rows_of(file, answers="answer.gold")[0]["answers"] == ["x"]
+
+
+def test_columns_of_a_built_in_set_can_be_chosen() -> None:
+    chosen = open_questions("truthfulqa", columns={"answers": "incorrect_answers"}).load()
+    assert (
+        chosen["answers"][0].to_list() == pl.read_parquet(SOURCES["truthfulqa"].file)["incorrect_answers"][0].to_list()
+    )
+
+
+def test_a_cell_longer_than_the_csv_module_likes(tmp_path: Path) -> None:
+    """Passages of more than 131,072 characters failed with `field larger than field limit`."""
+    long = "why " * 50_000 + "?"
+    assert rows_of(write(tmp_path / "q.csv", f"question,answers\n{long},x\n"))[0]["question"] == long
+
+
+# ----------------------------------------------------------------------------------------------- refused
+
+CSV = "question_id,question,answers\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("e.csv", "", "the file is empty"),
+        ("e.parquet", "", "the file is empty"),
+        ("e.jsonl", "\n \n", "no column question and no column answers (it has none)"),
+        ("b.csv", "\n\r\n", "blank lines only"),
+        ("h.csv", CSV, "no rows"),
+        ("u.csv", CSV.encode() + b"a,Wh\xff?,x\n", "line 2: byte 0xff is not valid UTF-8"),
+        ("u.jsonl", b'{"question": "A?", "answers": "x"}\n{"question": "\xff"}',
+         "line 2: byte 0xff is not valid UTF-8"),
+        ("u16.csv", "question,answers\nA?,x\n".encode("utf-16"), "line 1: byte 0xff is not valid UTF-8"),
+        ("r.csv", CSV + "a,Who?,x\nb,Where?\n", "line 3: 2 cells, but the header names 3 columns"),
+        ("r2.csv", CSV + 'a,"Who\n?",x\nb,Where?,y,z\n', "line 4: 4 cells, but the header names 3 columns"),
+        ("q.csv", CSV + 'a,"Who?,x\n', "line 2: broken CSV"),
+        ("t.csv", "question,question,answers\n", "line 1: the header names column 'question' twice"),
+        ("m.csv", "id,prompt,gold\n1,Who?,x\n",
+         "no column question and no column answers (it has id, prompt, gold); "
+         "name them, like --columns question=prompt,answers=gold"),
+        ("m.jsonl", '{"question": "A?"}',
+         "no column answers (it has question); name them, like --columns answers=COLUMN"),
+        ("q.csv", CSV + "a,Who?,x\nb,  ,y\n", "line 3, column question: empty, expected the text of a question"),
+        ("n.jsonl", '{"question": null, "answers": "x"}', "line 1, column question: null"),
+        ("w.jsonl", '{"question": 5, "answers": "x"}',
+         "line 1, column question: a whole number (5), expected the text"),
+        ("w.jsonl", '{"question": ["A?"], "answers": "x"}', "line 1, column question: a list, expected the text"),
+        ("a.csv", CSV + "a,Who?,\n", "line 2, column answers: empty, expected an accepted answer"),
+        ("a.jsonl", '{"question": "A?", "answers": [" "]}', "line 1, column answers: blank answers only"),
+        ("a.jsonl", '{"question": "A?", "answers": ["x", 3]}', "line 1, column answers: a whole number (3)"),
+        ("a.jsonl", '{"question": "A?", "answers": true}', "line 1, column answers: true/false (True)"),
+        ("a.jsonl", '{"question": "A?", "answers": ["x", null]}', "line 1, column answers: null"),
+        ("a.jsonl", '{"question": "A?", "answers": {"gold": "x"}}',
+         "line 1, column answers: an object with gold; say which part holds the answers"),
+        ("a.jsonl", '{"question": "A?", "answers": []}\n{"question": "B?", "answers": []}',
+         "column answers: no question has an accepted answer"),
+        ("p.csv", CSV + "a,Who?,\"['x', 'y']\"\n", "line 2, column answers: ['x', 'y'] is not a JSON list"),
+        ("s.jsonl", '{"question": "\\ud800", "answers": "x"}', "line 1, column question: \\ud800 is half a character"),
+        ("j.jsonl", '{"question": "A?", "answers": "x"}\n{"question": ', "line 2: broken JSON (Expecting value"),
+        ("j.jsonl", '[{"question": "A?"}]', "line 1: a list, expected one JSON object per line"),
+        ("j.jsonl", "[" * 100_000, "line 1: the JSON has a number too long or is nested too deep"),
+        ("j.jsonl", '{"question": ' + "9" * 5000 + "}", "line 1: the JSON has a number too long or is nested too deep"),
+        ("i.jsonl", '{"question_id": 1.5, "question": "A?", "answers": "x"}', "column question_id: a number (1.5)"),
+        ("i.jsonl", '{"question_id": true, "question": "A?", "answers": "x"}', "column question_id: true/false"),
+        ("i.csv", CSV + " ,Who?,x\n", "line 2, column question_id: empty, expected an id"),
+        ("d.csv", CSV + "a,Who?,x\nb,Where?,y\na,When?,z\n",
+         "line 4, column question_id: question_id 'a' is already in line 2"),
+        ("d.jsonl", '{"question": "A?", "answers": "x"}\n\n{"question": "A?", "answers": "y"}',
+         "line 3, column question: question 'A?' is already in line 1; give every row its own question_id"),
+        ("z.parquet", "PAR1 and then nothing of the kind", "not a readable Parquet file"),
+        ("z.txt", "Who?", "told by the end of the name, expected .parquet, .csv"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_file_row_and_column(
+    tmp_path: Path, name: str, content: str | bytes, said: str
+) -> None:
+    assert said in refusal(write(tmp_path / name, content))
+
+
+def test_parquet_rows_are_counted_from_one(tmp_path: Path) -> None:
+    file = tmp_path / "q.parquet"
+    pl.DataFrame({"question_id": ["a", "b"], "question": ["A?", None], "answers": [["x"], ["y"]]}).write_parquet(file)
+    assert "q.parquet, row 2, column question: null" in refusal(file)
+    pl.DataFrame({"question": [1.5], "answers": [["x"]]}).write_parquet(file)
+    assert "q.parquet, row 1, column question: a number (1.5)" in refusal(file)
+    pl.DataFrame({"question": [b"A?"], "answers": [["x"]]}).write_parquet(file)
+    assert "q.parquet, row 1, column question: binary data" in refusal(file)
+    pl.DataFrame({"question": ["A?", "B?"], "answers": [["x"], None]}).write_parquet(file)
+    assert "q.parquet, row 2, column answers: null" in refusal(file)
+
+
+def test_invalid_utf8_inside_a_parquet_file_names_the_row(tmp_path: Path) -> None:
+    """Polars would read such a page without a word or panic; the check is ours."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"A?", b"\xff\xfe"]).buffers())
+    pq.write_table(pa.table({"question": bad, "answers": [["x"], ["y"]]}), tmp_path / "q.parquet")
+    assert "q.parquet, row 2, column question: not valid UTF-8" in refusal(tmp_path / "q.parquet")
+
+
+def test_truncated_parquet(tmp_path: Path) -> None:
+    pl.DataFrame(TWO).write_parquet(tmp_path / "whole.parquet")
+    half = write(tmp_path / "half.parquet", (tmp_path / "whole.parquet").read_bytes()[:-20])
+    assert "not a readable Parquet file" in refusal(half)
+    with pytest.raises(BadInput, match="not a readable Parquet file"):
+        _ = open_questions(str(half)).n_questions
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.csv", "prompt,gold\nWho?,x\n")
+    message = refusal(file, question="promt", answers="gold")
+    assert message.startswith("--columns question=promt: q.csv has no such column (it has prompt, gold)")
+    assert message.endswith("did you mean question=prompt?")
+    assert "--columns question_id=id: q.csv has no such column" in refusal(
+        file, question="prompt", answers="gold", question_id="id"
+    )
+    nested = write(tmp_path / "n.jsonl", '{"question": "A?", "answer": {"value": "x"}}')
+    assert "n.jsonl, line 1, column answer.aliases: null" in refusal(nested, answers="answer.aliases")
+
+
+def test_names_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean triviaqa" in refusal("trivia-qa") and "`hcl datasets`" in refusal("trivia-qa")
+    assert refusal("missing.csv") == "missing.csv: no such file"
+    with pytest.raises(BadInput, match="^no/such/dir/q.csv: no such file$"):
+        open_questions("no/such/dir/q.csv")
+    assert "holds statements, not questions" in refusal("true_false")
+    assert "\\n" in refusal("a\nb") and "\\x1b" in refusal("a\x1b[31mb")
+    with pytest.raises(BadOption, match="no such data set"):
+        open_questions("x" * 5000)
+    with pytest.raises(BadOption, match="no such data set"):
+        open_questions("nul\0byte")
+    (tmp_path / "d.csv").mkdir()
+    assert "a folder, expected a Parquet, CSV or JSONL file" in refusal("d.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "not a regular file" in refusal("pipe.csv")
+
+
+def test_a_file_called_like_a_built_in_set_needs_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "triviaqa", "not a data file")
+    assert open_questions("triviaqa").n_questions == 1000
+    assert "told by the end of the name" in refusal("./triviaqa")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "q.csv", CSV)
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # a mode of 000 does not stop root
+    with pytest.raises(EnvironmentRefused, match=r"^q.csv: cannot be read \(Permission denied\)$"):
+        open_questions(str(file))
+
+
+# ----------------------------------------------------------------------------------------------- columns
+
+
+def test_parse_columns() -> None:
+    assert parse_columns(" question = prompt, answers=answer.aliases ") == {
+        "question": "prompt",
+        "answers": "answer.aliases",
+    }
+    for text, said in [
+        ("", "is not a pair"),
+        ("question", "is not a pair"),
+        ("question=", "is not a pair"),
+        ("question=a,,answers=b", "is not a pair"),
+        ("prompt=question", "'prompt' cannot be set, only question_id, question, answers can"),
+        ("question=a,question=b", "question is given twice"),
+    ]:
+        with pytest.raises(BadOption, match=said):
+            parse_columns(text)
+
+
+@given(st.text(max_size=60))
+def test_parse_columns_gives_our_names_or_one_line(text: str) -> None:
+    try:
+        pairs = parse_columns(text)
+    except BadOption as error:
+        assert str(error).isprintable()
+    else:
+        assert set(pairs) <= set(COLUMNS) and all(source == source.strip() != "" for source in pairs.values())
+
+
+# -------------------------------------------------------------------------------------------------- fuzz
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "aliases", "value"]), inner),
+    max_leaves=6,
+)
+_ROWS = st.lists(
+    st.dictionaries(st.sampled_from([*COLUMNS, "other"]), _JSON | st.just("Who?") | st.just(["x"])), max_size=4
+)
+
+
+def _seeds() -> list[bytes]:
+    import io
+
+    sink = io.BytesIO()
+    pl.DataFrame(TWO).write_parquet(sink)
+    jsonl = "".join(json.dumps(row) + "\n" for row in TWO).encode()
+    return [sink.getvalue(), jsonl, b'question_id,question,answers\r\na,Who?,"[""Ann""]"\r\nb,"Wh\nere?",Here\n']
+
+
+@st.composite
+def _damaged(draw: st.DrawFn) -> bytes:
+    """A valid file with a few bytes overwritten, cut out or doubled: gets further into a parser than noise does."""
+    data = bytearray(draw(st.sampled_from(_SEEDS)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        patch = draw(st.binary(max_size=4))
+        data[at : at + draw(st.integers(0, 8))] = patch
+    return bytes(data)
+
+
+_SEEDS = _seeds()
+_BYTES = st.one_of(
+    st.binary(max_size=200),
+    _damaged(),
+    _ROWS.map(lambda rows: "\n".join(map(json.dumps, rows)).encode()),
+    st.text(alphabet='question,answers\n\r"[]{} ', max_size=80).map(str.encode),
+    st.text(max_size=40).map(lambda text: ("question,answers\n" + text).encode("utf-8", "surrogatepass")),
+)
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=_BYTES, ending=st.sampled_from([".csv", ".jsonl", ".parquet"]), path=st.sampled_from(["answers", "other.text"])
+)
+def test_any_bytes_give_valid_questions_or_one_line(tmp_path: Path, data: bytes, ending: str, path: str) -> None:
+    file = write(tmp_path / f"any{ending}", data)
+    try:
+        frame = open_questions(str(file), columns={"answers": path}).load()
+    except (BadInput, BadOption) as error:
+        assert str(error).isprintable() and file.name in str(error)
+        return
+    assert frame.schema == QUESTIONS.polars_schema()
+    assert frame.height > 0 and frame["question_id"].n_unique() == frame.height
+    assert frame.null_count().row(0) == (0, 0, 0)
+    for row in frame.iter_rows(named=True):
+        assert row["question_id"].strip() and row["question"].strip()
+        assert all(answer.strip() for answer in row["answers"])
+        assert len(set(row["answers"])) == len(row["answers"])
