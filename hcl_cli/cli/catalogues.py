@@ -31,11 +31,17 @@ def models(as_json: opt.JsonOpt = False) -> None:
     rows = [
         {
             "name": m.name, "parameters": m.parameters, "layers": m.n_layers, "gated": m.gated, "licence": m.licence,
-            "used by": m.used_by,
+            "used by": ", ".join(m.used_by), "note": m.note,
         }
         for m in MODELS
     ]  # fmt: skip
-    _print(rows, as_json, note="Any folder or Hub name[@revision] of a causal language model can be named as well.")
+    if not as_json:
+        rows = [{name: row[name] for name in ("name", "parameters", "layers", "gated", "used by")} for row in rows]
+    _print(
+        rows,
+        as_json,
+        note="Licences and notes: hcl models --json. Any folder or Hub name[@revision] of a causal language model can be named as well.",
+    )
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool, *, note: str) -> None:

@@ -22,7 +22,7 @@ SCALES = ("raw", "minmax")
 def hcb(
     scored: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", show_default=False, help="SCORED files; - or nothing reads stdin."),
+        typer.Argument(metavar="FILE...", show_default=False, help="SCORED files; - or nothing reads stdin."),
     ] = None,
     weights: opt.WeightsOpt = "script",
     scale_hallucination: opt.ScaleHallucinationOpt = None,
@@ -46,7 +46,7 @@ def hcb(
     """
     from hcl_cli.artifacts.recipe import Input, Recipe
     from hcl_cli.artifacts.store import read_source
-    from hcl_cli.stages.weights import parse_weights
+    from hcl_cli.stages.hcb import parse_weights
 
     session = Session("hcb", store, force, no_cache, dry_run, output, as_json, quiet, verbose)
     balance = parse_weights(weights, scale_hallucination)

@@ -43,7 +43,7 @@ def natural(option: str, least: int, most: int, hint: str) -> Callable[[int], in
 
 ModelOpt = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="MODEL", help="Folder, or Hub name[@revision]; see `hcl models`."),
+    typer.Option("--model", "-m", metavar="MODEL", help="Folder, or Hub name\\[@revision]; see `hcl models`."),
 ]
 DatasetOpt = Annotated[
     str | None,
@@ -58,7 +58,7 @@ ColumnsOpt = Annotated[
 ]
 ArtifactArg = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE]", show_default=False, help="Parquet, CSV or JSONL; - or nothing reads stdin."),
+    typer.Argument(metavar="FILE", show_default=False, help="Parquet, CSV or JSONL; - or nothing reads stdin."),
 ]
 LimitOpt = Annotated[
     int | None,

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from hcl_cli.artifacts.store import Block
     from hcl_cli.models.load import LoadedModel
 
-DEFAULT_BATCH_TOKENS = 262_144
+DEFAULT_BATCH_TOKENS = 1 << 20  # models.decode.DEFAULT_BATCH_TOKENS, which would import torch
 _PLAIN_STOP = "\\n"
 
 
 def sample(
     questions: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE]", show_default=False, help="A questions file; - reads its path from stdin."),
+        typer.Argument(metavar="FILE", show_default=False, help="A questions file; - reads its path from stdin."),
     ] = None,
     model: opt.ModelOpt = "lab",
     dataset: opt.DatasetOpt = None,
@@ -77,7 +77,7 @@ def sample(
     stops = opt.parse_stops([_PLAIN_STOP] if stop is None else stop)
 
     # read
-    source = open_questions(_source_name(questions, dataset), columns=parse_columns(columns))
+    source = open_questions(_source_name(questions, dataset), columns=parse_columns(columns) if columns else None)
     reference = resolve_model(model, memo=None if no_cache else store / "identities.json", warn=session.terminal.warn)
     layers = opt.parse_exit_layers(exit_layers, reference.n_layers, reference.name)
     template = open_prompt(prompt)
@@ -91,7 +91,7 @@ def sample(
         options={
             "exit_layers": list(layers), "samples": samples, "limit": n_questions, "temperature": temperature,
             "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens, "strategy": strategy,
-            "prompt": template.text, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
+            "prompt": template.identity, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
             "seed": seed, "batch_tokens": batch_tokens, "columns": columns,
             "trust_remote_code": trust_remote_code is not None,
         },
@@ -118,7 +118,6 @@ def sample(
     loaded: list[LoadedModel] = []
 
     def compute(block: "Block", missing: "Mapping[tuple[str, int], tuple[int, int]]") -> "pl.DataFrame":
-        from hcl_cli.data.prompts import render
         from hcl_cli.models.decode import Sampling
         from hcl_cli.models.identity import fetch_weights
         from hcl_cli.models.load import load_model, resolve_device
@@ -127,8 +126,8 @@ def sample(
         if not loaded:
             loaded.append(
                 load_model(
-                    fetch_weights(reference), dtype=str(recipe.dtype), device=resolve_device(device),
-                    attention=attention, trust_remote_code=trust_remote_code is not None,
+                    fetch_weights(reference).folder, dtype=str(recipe.dtype), device=resolve_device(device),
+                    trust_remote_code=trust_remote_code is not None,
                 )
             )  # fmt: skip
         return sampled(
@@ -140,7 +139,7 @@ def sample(
                 stop_after_text=clean != "published", seed=seed,
             ),
             Protocol(
-                render=lambda question: render(template, question, tokenizer=loaded[0].tokenizer),
+                render=lambda question: template.render(question, loaded[0].tokenizer),
                 special_tokens=not template.is_chat, clean=clean, truncate=long_prompts == "truncate",
                 batch_tokens=batch_tokens,
             ),
