@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hcl_cli.errors import EnvironmentRefused
-from hcl_cli.lab.world import Question, Statement, World, load_world, shuffled, spread, stratum
+from hcl_cli.lab.facts import shuffled, spread
+from hcl_cli.lab.questions import Question, stratum
+from hcl_cli.lab.statements import Statement
+from hcl_cli.lab.world import World, load_world
 from hcl_cli.resources import data_file
 
 if TYPE_CHECKING:
@@ -90,13 +93,13 @@ def normalised(text: str) -> str:
 def contained_answers(world: World) -> list[tuple[str, str, str]]:
     """(place, shorter, longer) for every answer whose tokens stand in another answer of the same place.
 
-    A place is one question's right answers, or all answers asked for by one relation and direction: there a wrong
-    answer that contains the right one would be judged right.
+    A place is one list, or all answers asked for by one relation and direction: there a wrong answer that contains
+    the right one would be judged right.
     """
     places: dict[str, set[str]] = defaultdict(set)
     for question in world.questions:
         direction = "inverse" if "-inverse-" in question.question_id else question.kind
-        place = question.question_id if question.kind == "several" else f"{question.relation}:{direction}"
+        place = question.question_id if question.relation == "members" else f"{question.relation}:{direction}"
         places[place].update(question.answers)
     found: list[tuple[str, str, str]] = []
     for place, answers in sorted(places.items()):
