@@ -203,7 +203,8 @@ def _digests(files: list[Path], memo: Path | None, label: str) -> dict[Path, str
         try:
             key = os.path.realpath(file)
             before = _stamp(key)
-            if (entry := known.get(key)) and entry[:-1] == before and isinstance(entry[-1], str):
+            entry = known.get(key)
+            if isinstance(entry, list) and entry[:-1] == before and isinstance(entry[-1], str):
                 found[file] = entry[-1]
                 continue
             with open(key, "rb") as stream:
