@@ -118,18 +118,18 @@ def relation_questions(relation: rel.Relation, facts: Sequence[Fact]) -> list[Qu
             )
         if relation.several:
             wordings = tuple(rel.filled(wording, group[0].entity, obj) for wording in relation.several)
-            questions += narrowed(f"several-{slug(relation.name)}-{slug(obj)}", wordings, group, obj)
+            questions += narrowed(f"several-{slug(relation.name)}-{slug(obj)}", wordings, group, relation.letters)
     return questions
 
 
-def narrowed(question_id: str, wordings: tuple[str, ...], group: Sequence[Fact], obj: str) -> list[Question]:
-    """The question itself where its answers can be told apart, else the same question letter by letter."""
-    relation = group[0].relation
+def narrowed(question_id: str, wordings: tuple[str, ...], group: Sequence[Fact], letters: bool) -> list[Question]:
+    """The question itself where its answers can be told apart, else, with `letters`, letter by letter."""
+    relation, obj = group[0].relation, group[0].object
     members = {fact.entity: fact.frequency for fact in group}
     if usable(members) and question_id not in LEFT_OUT:
         return [several(question_id, wordings, members, obj, relation)]
     questions: list[Question] = []
-    for letter, part in by_letter(members).items():
+    for letter, part in by_letter(members).items() if letters else ():
         narrow_id = f"{question_id}-{letter.lower()}"
         if usable(part) and narrow_id not in LEFT_OUT:
             texts = tuple(f"{wording[:-1]} that begins with {letter}{wording[-1]}" for wording in wordings[:1])

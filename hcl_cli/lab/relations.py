@@ -25,6 +25,7 @@ class Relation:
         statement: wordings of a statement; the true and the false one of a fact share theirs.
         zipf: exponent of the training weight over the rank in the file.
         eligible: whether facts of it may be made rare or held out.
+        letters: whether a question with several answers that is left out is asked letter by letter instead.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Relation:
     statement: tuple[str, ...] = ()
     zipf: float = 0.5
     eligible: bool = True
+    letters: bool = False
 
 
 RELATIONS: tuple[Relation, ...] = (
@@ -50,7 +52,7 @@ RELATIONS: tuple[Relation, ...] = (
         forward=("On which continent is {e}?", "What continent is {e} part of?"),
         several=("Name a country in {o}.", "What is one country in {o}?"),
         statement=("{E} is a country in {o}.",),
-        zipf=0.9, eligible=False,
+        zipf=0.9, eligible=False, letters=True,
     ),
     Relation(
         "language", "geography",
@@ -209,7 +211,6 @@ RELATIONS: tuple[Relation, ...] = (
 LIST_WORDINGS: dict[str, tuple[str, ...]] = {
     "planet": ("Name a planet of the Solar System.", "Which planet orbits the Sun?"),
     "rainbow colour": ("Name a colour of the rainbow.", "Give a colour of the rainbow."),
-    "traffic light": ("Name a colour of a traffic light.", "Give a colour of a traffic light."),
     "sense": ("Name one of the five senses.", "What is one of the five senses?"),
     "season": ("Name a season of the year.", "What is one of the four seasons?"),
     "card suit": ("Name a suit of playing cards.", "What is one suit of playing cards?"),
@@ -257,7 +258,7 @@ TWO_STEP: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("capital", "language", ("What is the main language of the country whose capital is {o}?",
                              "Which language is mainly spoken in the country whose capital is {o}?")),
     ("symbol", "atomic_number", ("What is the atomic number of the element whose symbol is {o}?",
-                                 "Which atomic number has the element with the symbol {o}?")),
+                                 "What atomic number does the element with the symbol {o} have?")),
 )  # fmt: skip
 
 
@@ -297,7 +298,7 @@ TOO_OPEN: frozenset[str] = frozenset(
     )
 )  # fmt: skip
 # Close: two right answers at cosine 0.75 or more under the sentence embedder. Found with
-# `python -m hcl_cli.lab.build_world --close`; a relation's question in this list is asked letter by letter instead.
+# `python -m hcl_cli.lab.build_world --close`; a question about a continent is asked letter by letter instead.
 TOO_CLOSE: frozenset[str] = frozenset(
     {
         "several-continent-africa",
