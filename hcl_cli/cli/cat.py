@@ -1,6 +1,5 @@
 """`hcl cat` and `hcl export`: an artifact's rows as text, and a copy in another format."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,6 +86,8 @@ def _chosen(text: str, known: list[str]) -> list[str]:
 
 def _flat(frame: "pl.DataFrame") -> "pl.DataFrame":
     """Lists as JSON text: a CSV cell holds no list, and joining with a mark could not be undone."""
+    import json
+
     import polars as pl
 
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]

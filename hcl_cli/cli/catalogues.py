@@ -1,6 +1,5 @@
 """`hcl datasets` and `hcl models`: what can be named."""
 
-import json
 from typing import Any
 
 from hcl_cli.cli import options as opt
@@ -37,16 +36,14 @@ def models(as_json: opt.JsonOpt = False) -> None:
     ]  # fmt: skip
     if not as_json:
         rows = [{name: row[name] for name in ("name", "parameters", "layers", "gated", "used by")} for row in rows]
-    _print(
-        rows,
-        as_json,
-        note="Licences and notes: hcl models --json. Any folder or Hub name[@revision] of a causal language model can be named as well.",
-    )
+    _print(rows, as_json, note="Licences and notes: hcl models --json. Folders and Hub names can be named as well.")
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool, *, note: str) -> None:
     """The list is what was asked for, so it goes to stdout: a table for people, or JSON."""
     if as_json:
+        import json
+
         write_line(json.dumps(rows))
         return
     from rich.console import Console

@@ -1,6 +1,5 @@
 """Where a stage's input comes from: an argument, else one line of stdin. Never more than that is read."""
 
-import json
 import os
 import stat
 import sys
@@ -41,6 +40,8 @@ def input_paths(arguments: list[str], command: str, *, most: int | None = 1) -> 
 
 def check_readable(path: Path, command: str) -> None:
     """Raise BadInput unless `path` is a file that can be opened."""
+    import json
+
     shown = json.dumps(str(path)) if "\n" in str(path) else str(path)
     try:
         mode = path.stat().st_mode
@@ -81,6 +82,8 @@ def _from_stdin(command: str) -> list[Path]:
 def _path(line: str, command: str) -> Path:
     if not line.lstrip().startswith("{"):
         return Path(line)
+    import json
+
     try:
         path = json.loads(line)["path"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

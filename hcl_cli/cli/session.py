@@ -1,8 +1,6 @@
 """What every command shares around its recipe: the store, the dry run, the log, and the one line on stdout."""
 
-import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hcl_cli.artifacts.recipe import Recipe
+    from hcl_cli.artifacts.shards import Blocks, ComputeBlock
     from hcl_cli.artifacts.store import Artifact, Store
     from hcl_cli.schemas import Table
 
@@ -74,7 +73,7 @@ class Session:
             self._answer_dry_run(recipe)
         return self._timed(recipe, lambda: self.store.produce(recipe, table, compute, force=self.force))
 
-    def produce_cells(self, recipe: "Recipe", table: "Table", blocks: Sequence[Any], compute: Any) -> "Artifact":
+    def produce_cells(self, recipe: "Recipe", table: "Table", blocks: "Blocks", compute: "ComputeBlock") -> "Artifact":
         """The sharded form of `produce`; see `Store.produce_cells`."""
         if self.no_cache:
             return self._timed(recipe, lambda: self._cells_without_store(recipe, table, blocks, compute))
@@ -88,6 +87,8 @@ class Session:
 
     def emit(self, artifact: "Artifact", *, also: "Sequence[Artifact]" = ()) -> None:
         """The command's one line on stdout: the path, or under --json one object. Never printed before the rename."""
+        import json
+
         path = artifact.path.absolute()
         if self.output is not None and not self.no_cache:
             from hcl_cli.artifacts.store import write_copy
@@ -107,6 +108,8 @@ class Session:
             write_line(str(path))
 
     def _answer_dry_run(self, recipe: "Recipe") -> None:
+        import json
+
         answer = self.store.explain(recipe)
         if self.as_json:
             write_line(json.dumps({"key": recipe.key, "hit": answer.hit, "reason": answer.reason}))
@@ -118,8 +121,10 @@ class Session:
         begun = time.time()
         artifact = make()
         if not self.no_cache and not artifact.cached:
+            import socket
+
             self.store.log(
-                stage=recipe.stage, key=recipe.key, began=begun, elapsed_s=round(time.time() - begun, 3),
+                stage=recipe.stage, key=recipe.key, began=round(begun, 3), elapsed_s=round(time.time() - begun, 3),
                 rows=artifact.rows, device=self.device, host=socket.gethostname(), libraries=library_versions(),
             )  # fmt: skip
         return artifact
@@ -130,7 +135,9 @@ class Session:
         assert self.output is not None  # checked in __post_init__
         return produce_without_store(recipe, table, compute, self.output)
 
-    def _cells_without_store(self, recipe: "Recipe", table: "Table", blocks: Sequence[Any], compute: Any) -> "Artifact":
+    def _cells_without_store(
+        self, recipe: "Recipe", table: "Table", blocks: "Blocks", compute: "ComputeBlock"
+    ) -> "Artifact":
         from hcl_cli.artifacts.store import produce_cells_without_store
 
         assert self.output is not None  # checked in __post_init__

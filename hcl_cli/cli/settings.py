@@ -3,7 +3,6 @@
 Order: flag > `HCL_<NAME>` variable > `hcl.toml` in the current folder > default.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,12 @@ def default_map(folder: Path, commands: Mapping[str, set[str]]) -> dict[str, dic
         BadInput: unreadable TOML, an unknown command or option, or a value that is a table.
     """
     path = folder / FILE
+    if not path.exists():
+        return {}
+    import tomllib
+
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"{FILE}: cannot be read as TOML ({error}); expected lines such as model = 'lab'") from error
     known = set().union(*commands.values())

@@ -1,6 +1,5 @@
 """`hcl show`: what an artifact is, what made it, and what it came from."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,8 @@ def show(
         "lineage": [] if source.recipe is None else _lineage(source.recipe, [path.absolute().parent.parent, store]),
     }
     if as_json:
+        import json
+
         write_line(json.dumps(manifest, ensure_ascii=False))
         return
     for line in _lines(manifest):
@@ -84,6 +85,8 @@ def _lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _recipe_lines(recipe: Mapping[str, Any], indent: str) -> list[str]:
+    import json
+
     shown = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in recipe["options"].items()]
     lines = [f"{indent}options {' '.join(shown)}"]
     for name, value in recipe["identities"].items():

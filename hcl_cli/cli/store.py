@@ -1,6 +1,5 @@
 """`hcl store`: what is in the store, whether it is whole, and making room."""
 
-import json
 import re
 import time
 from pathlib import Path
@@ -31,6 +30,8 @@ def ls(store: opt.StoreOpt = DEFAULT_STORE, as_json: opt.JsonOpt = False) -> Non
     """
     found = list(_open(store, "store ls").entries())
     if as_json:
+        import json
+
         rows = [
             {
                 "path": str(one.path), "stage": one.stage, "table": one.table, "key": one.key, "rows": one.rows,

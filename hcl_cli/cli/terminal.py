@@ -1,13 +1,16 @@
 """What people see: everything here goes to stderr, so that stdout stays one line."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.markup import escape
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_YELLOW, _RED, _DIM, _PLAIN = "33", "31", "2", ""
 
 
 class Advance(Protocol):
@@ -23,26 +26,32 @@ class Terminal:
         self.command = command
         self.quiet = quiet
         self.verbose = verbose
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @property
+    def console(self) -> "Console":
+        """A rich console on stderr, for what is more than a line; not imported before."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
         """One line for people, unless --quiet."""
         if not self.quiet:
-            self.console.print(escape(text))
+            _line(text, _PLAIN)
 
     def detail(self, text: str) -> None:
         """One line under -v only."""
         if self.verbose and not self.quiet:
-            self.console.print(escape(text), style="dim")
+            _line(text, _DIM)
 
     def warn(self, text: str) -> None:
         """One warning line, also under --quiet."""
-        self.console.print(f"[yellow]hcl {self.command}: {escape(text)}[/yellow]")
+        _line(f"hcl {self.command}: {text}", _YELLOW)
 
     def show(self, renderable: object) -> None:
         """A rich table or text, unless --quiet."""
         if not self.quiet:
-            self.console.print(renderable, soft_wrap=False)
+            self.console.print(renderable)
 
     @contextmanager
     def progress(self, label: str, unit: str) -> Iterator[Advance]:
@@ -50,7 +59,7 @@ class Terminal:
         begun = time.monotonic()
         last = (0, 0)
 
-        if self.quiet or not self.console.is_terminal:
+        if self.quiet or not _is_terminal():
 
             def note(done: int, total: int) -> None:
                 nonlocal last
@@ -58,6 +67,7 @@ class Terminal:
 
             yield note
         else:
+            from rich.markup import escape
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -76,7 +86,23 @@ class Terminal:
 
 def error_line(text: str) -> None:
     """One line on stderr, whatever the message holds."""
-    line = " ".join(str(text).split("\n"))
-    if sys.stderr is not None:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[red]hcl: {escape(line)}[/red]")
+    _line(f"hcl: {text}", _RED)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _line(text: str, colour: str) -> None:
+    """One plain line on stderr; control characters from data are shown, not obeyed."""
+    if sys.stderr is None:
+        return
+    safe = "".join(mark if mark.isprintable() or mark == " " else _visible(mark) for mark in text)
+    if colour and _is_terminal() and not os.environ.get("NO_COLOR"):
+        safe = f"\x1b[{colour}m{safe}\x1b[0m"
+    sys.stderr.write(safe + "\n")
+    sys.stderr.flush()
+
+
+def _visible(mark: str) -> str:
+    return " " if mark == "\n" else mark.encode("unicode_escape").decode()
