@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcl_cli.errors import BadInput
@@ -221,6 +221,7 @@ def test_an_object_says_nothing_about_the_label() -> None:
         assert sum(item.label for item in part) * 2 == len(part)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abcdef"), max_size=30))
 def test_other_objects_are_a_rearrangement_without_a_fixed_one(objects: list[str]) -> None:
     drawn = other_objects(objects, "test")
