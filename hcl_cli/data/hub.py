@@ -50,7 +50,9 @@ class HubSet:
         datasets.utils.logging.set_verbosity_error()
         datasets.disable_progress_bars()
         try:
-            builder = datasets.load_dataset_builder(self.name, self.config or None, revision=self.commit)
+            # hf:// because a folder of that name here would otherwise be read in place of the Hub's set.
+            address = f"hf://datasets/{self.name}"
+            builder = datasets.load_dataset_builder(address, self.config or None, revision=self.commit)
             if builder.hash != self.commit:  # datasets falls back on its newest cached copy without an error
                 raise EnvironmentRefused(
                     f"hub:{self.name}: commit {self.commit} is not in the cache and cannot be fetched now; "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hcl_cli.data.files import FORMATS, Records, file_format, read_records, type_name
 from hcl_cli.data.sources import SOURCES
 from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, shown
+from hcl_cli.memo import recall, remember
 from hcl_cli.schemas import QUESTIONS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class QuestionSet:
     _columns: dict[str, str] = field(repr=False)
     _records: Callable[[tuple[str, ...]], Records] = field(repr=False, compare=False)
     _parquet: Path | None = field(repr=False, compare=False, default=None)
+    _memo: Path | None = field(repr=False, compare=False, default=None)
 
     @cached_property
     def _frame(self) -> pl.DataFrame:
@@ -65,16 +67,27 @@ class QuestionSet:
 
     @cached_property
     def n_questions(self) -> int:
-        """How many rows: from the footer of a Parquet file, else by reading the set."""
-        if self._parquet is not None and "_frame" not in self.__dict__:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+        """How many rows: from the footer of a Parquet file or from the memo, else by reading the set."""
+        if "_frame" not in self.__dict__:
+            if self._parquet is not None and (rows := _footer_rows(self._parquet)) is not None:
+                return rows
+            remembered = recall(self._memo, "rows").get(self.identity)
+            if isinstance(remembered, int) and remembered > 0:
+                return remembered
+        rows = self.load().height
+        if self._parquet is None:
+            remember(self._memo, "rows", {self.identity: rows})
+        return rows
 
-            try:
-                return int(pq.read_metadata(self._parquet).num_rows)
-            except (pa.ArrowException, OSError, ValueError):
-                pass  # damaged: load() says how
-        return self.load().height
+
+def _footer_rows(file: Path) -> int | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(file).num_rows) or None
+    except (pa.ArrowException, OSError, ValueError):
+        return None  # damaged: load() says how
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -109,7 +122,7 @@ def open_questions(
         name: a built-in name, the path of a Parquet, CSV or JSONL file, or `hub:NAME[:config[:split]][@revision]`.
             A file that is called like a built-in set is written `./name`.
         columns: our column -> column of the file, as `parse_columns` gives it.
-        memo: a JSON file that remembers the commits of Hub data sets, or None.
+        memo: a JSON file that remembers commits and numbers of rows, or None.
         warn: is told which commit is used when the Hub gave no answer.
     Raises:
         BadOption, BadInput: unknown name, unreadable file, with the nearest names.
@@ -120,17 +133,17 @@ def open_questions(
         from hcl_cli.data.hub import open_hub
 
         commit = open_hub(name, memo=memo, warn=warn)
-        return QuestionSet(commit.name, commit.identity, None, mapping, lambda wanted: commit.records())
+        return QuestionSet(commit.name, commit.identity, None, mapping, lambda wanted: commit.records(), _memo=memo)
     if name in SOURCES:
         source = SOURCES[name]
         if source.kind != "questions":
             raise BadOption(
                 f"--dataset {name}: the set holds {source.kind}, not questions; `hcl datasets` shows which sets do"
             )
-        return _open_file(source.file, name, mapping, source.licence)
+        return _open_file(source.file, name, mapping, source.licence, memo)
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     if os.path.exists(path):
-        return _open_file(path, _file_name(path), mapping, None)
+        return _open_file(path, _file_name(path), mapping, None, memo)
     if "/" in name or path.suffix.lower() in FORMATS:
         raise BadInput(f"{shown(name)}: no such file")
     questions = [source.name for source in SOURCES.values() if source.kind == "questions"]
@@ -144,7 +157,7 @@ def _file_name(path: Path) -> str:
     return (path.name or path.resolve().name).encode("utf-8", "replace").decode("utf-8")
 
 
-def _open_file(path: Path, name: str, columns: dict[str, str], licence: str | None) -> QuestionSet:
+def _open_file(path: Path, name: str, columns: dict[str, str], licence: str | None, memo: Path | None) -> QuestionSet:
     label = shown(name)
     if os.path.isdir(path):
         raise BadInput(f"{label}: a folder, expected a Parquet, CSV or JSONL file of questions")
@@ -159,7 +172,7 @@ def _open_file(path: Path, name: str, columns: dict[str, str], licence: str | No
             raise BadInput(f"{label}: the file was changed while it was in use; run the command again")
         return read_records(data, kind, label, wanted)
 
-    return QuestionSet(name, f"sha256:{digest}", licence, columns, records, path if kind == "parquet" else None)
+    return QuestionSet(name, f"sha256:{digest}", licence, columns, records, path if kind == "parquet" else None, memo)
 
 
 def _read(path: Path, label: str) -> bytes:

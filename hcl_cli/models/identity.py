@@ -97,9 +97,12 @@ def resolve_model(name: str, *, memo: Path | None = None, warn: Callable[[str], 
     return _from_hub(Repository("model", base, revision or "main"), memo, warn)
 
 
-def fetch_weights(ref: ModelRef) -> ModelRef:
+def fetch_weights(ref: ModelRef, *, code: bool = False) -> ModelRef:
     """The same model with weights and tokenizer on disk: `folder` can be loaded with no network. Local: unchanged.
 
+    Args:
+        ref: what `resolve_model` gave.
+        code: fetch the repository's Python files too. Only for a user who allowed this model's own code by name.
     Raises:
         BadInput: the repository has no safetensors weights or no tokenizer.
         EnvironmentRefused: network, disk or licence.
@@ -114,7 +117,10 @@ def fetch_weights(ref: ModelRef) -> ModelRef:
         disable_progress_bars()
     try:
         found = snapshot_download(
-            ref.name, revision=repository.revision, allow_patterns=list(_HUB_FILES), etag_timeout=10
+            ref.name,
+            revision=repository.revision,
+            allow_patterns=[*_HUB_FILES, *(["*.py"] if code else [])],
+            etag_timeout=10,
         )
     except Exception as error:
         raise _fetch_refusal(repository, error) from None
@@ -140,6 +146,8 @@ def _local(folder: Path, name: str, memo: Path | None) -> ModelRef:
     shape = _shape(config, label)
     weights, tokenizer = _weights(folder, label), _tokenizer(folder, label)
     model_files = [*weights, *(folder / extra for extra in ("config.json", "generation_config.json"))]
+    if "auto_map" in config:  # the model's own code, which runs if the user allows it
+        model_files += sorted(folder.glob("*.py"))
     digests = _digests([file for file in {*model_files, *tokenizer} if file.is_file()], memo, label)
     return ModelRef(name, folder, _combined(model_files, digests), _combined(tokenizer, digests), *shape, is_local=True)
 

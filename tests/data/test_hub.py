@@ -70,6 +70,28 @@ def test_a_commit_that_is_not_cached_is_never_replaced_by_another(cache: Path) -
         HubSet("OwnER/MyTrivia", "rc", "validation", OTHER).records()
 
 
+def test_a_folder_of_the_same_name_is_not_read_in_its_place(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets.load_dataset("a/b")` prefers a local folder a/b, whose rows would go under the Hub's commit."""
+    local = tmp_path / "here" / "OwnER" / "MyTrivia"
+    local.mkdir(parents=True)
+    (local / "validation.jsonl").write_text('{"question": "Fake?", "answers": ["x"]}')
+    monkeypatch.chdir(tmp_path / "here")
+    opened = open_questions("hub:OwnER/MyTrivia:rc", columns={"question_id": "id", "answers": "answer"})
+    assert opened.load()["question"].to_list() == ["Who?", "Where?"]
+
+
+def test_the_number_of_rows_is_remembered_with_the_commit(cache: Path, tmp_path: Path) -> None:
+    memo = tmp_path / "memo.json"
+    columns = {"question_id": "id", "answers": "answer"}
+    assert open_questions("hub:OwnER/MyTrivia:rc", columns=columns, memo=memo).n_questions == 2
+    for file in cache.rglob("*.arrow"):
+        file.unlink()
+    again = open_questions("hub:OwnER/MyTrivia:rc", columns=columns, memo=memo)
+    assert again.n_questions == 2  # a cache hit needs the number and must not import datasets for it
+
+
 def test_no_such_split_or_config_names_what_there_is(cache: Path) -> None:
     with pytest.raises(BadOption, match=r"no split test .*validation") as caught:
         HubSet("OwnER/MyTrivia", "rc", "test", COMMIT).records()
@@ -118,7 +140,7 @@ def test_the_resolved_commit_is_what_is_loaded(monkeypatch: pytest.MonkeyPatch) 
     assert opened.identity == f"hub:owner/name@{COMMIT}::test"
     assert asked == []  # naming a set reads none of it
     assert opened.load().height == 1
-    assert asked == [("owner/name", None, COMMIT), "prepared", "test"]
+    assert asked == [("hf://datasets/owner/name", None, COMMIT), "prepared", "test"]
 
 
 @pytest.mark.parametrize(

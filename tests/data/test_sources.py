@@ -5,6 +5,7 @@ import re
 import polars as pl
 import pytest
 
+from hcl_cli.data.questions import open_questions
 from hcl_cli.data.sources import SOURCES, Source
 from hcl_cli.errors import EnvironmentRefused
 from hcl_cli.resources import data_file
@@ -23,11 +24,19 @@ def test_every_bundled_file_is_a_source_and_the_other_way_round() -> None:
     assert all(name == source.name for name, source in SOURCES.items())
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_set_has_the_columns_of_its_kind(name: str) -> None:
+    frame = pl.read_parquet(SOURCES[name].file)
+    assert NEEDED[SOURCES[name].kind] <= set(frame.columns)
+    assert SOURCES[name].rows == frame.height
+    if SOURCES[name].kind == "questions":
+        assert open_questions(name).load().equals(frame.select("question_id", "question", "answers"))
+
+
 @pytest.mark.parametrize("name", SETS)
-def test_kind_columns_rows_and_licence_agree_with_file_and_notes(name: str) -> None:
+def test_columns_rows_and_licence_agree_with_the_notes(name: str) -> None:
     source = SETS[name]
     frame = pl.read_parquet(source.file)
-    assert NEEDED[source.kind] <= set(frame.columns)
     # The table of data/sets/README.md: | `name.parquet` | rows | columns | source | licence |
     line = re.search(rf"^\| `{name}\.parquet` \|.*$", data_file("sets", "README.md").read_text("utf-8"), re.M)
     cells = [cell.strip() for cell in line[0].strip("|").split("|")] if line else []

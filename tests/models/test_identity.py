@@ -84,6 +84,16 @@ def test_each_tokenizer_file_is_in_the_tokenizers_identity_alone(tmp_path: Path,
     assert other.identity == plain.identity
 
 
+def test_code_counts_where_the_config_names_it(tmp_path: Path) -> None:
+    own = CONFIG | {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}
+    refs = [
+        resolve_model(str(folder_of(tmp_path / f"{i}", config, modeling_x__py=code)))
+        for i, (config, code) in enumerate([(own, "a"), (own, "b"), (CONFIG, "a"), (CONFIG, "b")])
+    ]
+    assert refs[0].identity != refs[1].identity
+    assert refs[2].identity == refs[3].identity
+
+
 def test_what_a_load_does_not_read_is_not_in_the_identity(tmp_path: Path) -> None:
     plain = resolve_model(str(folder_of(tmp_path / "a")))
     more = folder_of(tmp_path / "b", README__md="notes", pytorch_model__bin=b"pickle", training__log="")
@@ -286,7 +296,7 @@ class Cache:
     """A Hub cache on disk and an API that answers from `files`; downloads are counted."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.files = ["config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin"]
+        self.files = ["config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin", "modeling_x.py"]
         self.folder = root / "models--owner--model" / "snapshots" / COMMIT
         self.downloads: list[Any] = []
         self.error: Exception | None = None
@@ -330,8 +340,10 @@ def test_a_hub_model_is_its_commit_and_its_weights_come_later(cache: Cache) -> N
     assert ref == ModelRef("owner/model", cache.folder, f"hub:{COMMIT}", f"hub:{COMMIT}", 4, "bfloat16", "llama", False)
     assert cache.downloads == [("owner/model", "config.json", COMMIT)]
     assert fetch_weights(ref) == ref
-    # Never the pickle.
+    # Never the pickle; code only for those who allow it.
     assert cache.downloads[1:] == [("owner/model", ["config.json", "model.safetensors", "tokenizer.json"], COMMIT)]
+    fetch_weights(ref, code=True)
+    assert cache.downloads[-1][1] == ["config.json", "model.safetensors", "tokenizer.json", "modeling_x.py"]
     assert resolve_model(f"owner/model@{COMMIT}").identity == ref.identity
     local = resolve_model(str(cache.folder))
     assert fetch_weights(local) is local
