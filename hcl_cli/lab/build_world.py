@@ -10,7 +10,7 @@ import argparse
 import re
 import string
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,13 +74,31 @@ def statements_frame(world: World) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={"label": pl.Int8})
 
 
-def write_files(folder: Path) -> tuple[Path, Path]:
-    """Write both Parquet files (zstd) into the folder and return their paths."""
+def with_counts(readme: str, world: World) -> str:
+    """The README's text with the counts of the world put in: its sentence of totals and its table of files."""
+    totals = (
+        f"It holds {len(world.facts):,} facts, {len(world.questions):,} questions and\n"
+        f"{len(world.statements):,} statements"
+    )
+    readme = re.sub(r"It holds [\d,]+ facts, [\d,]+ questions and\n[\d,]+ statements", totals, readme)
+    counts = Counter((fact.relation, kind) for fact in world.facts for kind in ("all", fact.frequency))
+    first = {fact.relation: fact for fact in reversed(world.facts)}
+    rows = "".join(
+        f"| `{name}.tsv` | {counts[name, 'all']} | {counts[name, 'rare']} | {counts[name, 'held']} "
+        f"| {fact.entity} / {fact.object} |\n"
+        for name, fact in reversed(first.items())
+    )
+    return re.sub(r"(?:^\| `\w+\.tsv` .*\n)+", lambda _: rows, readme, flags=re.MULTILINE)
+
+
+def write_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Write both Parquet files (zstd) and the README's counts into the folder and return the three paths."""
     world = load_world()
-    questions, statements = folder / "questions.parquet", folder / "statements.parquet"
+    questions, statements, readme = (folder / name for name in ("questions.parquet", "statements.parquet", "README.md"))
     questions_frame(world).write_parquet(questions, compression="zstd")
     statements_frame(world).write_parquet(statements, compression="zstd")
-    return questions, statements
+    readme.write_text(with_counts(readme.read_text(encoding="utf-8"), world), encoding="utf-8")
+    return questions, statements, readme
 
 
 def normalised(text: str) -> str:
