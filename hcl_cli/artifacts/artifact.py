@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.artifacts.files import copy_file, output_path, recorded_digest, sha256_file
-from hcl_cli.artifacts.parquet import Damaged, read_footer, schema_problem
+from hcl_cli.artifacts.parquet import Damaged, open_parquet, read_footer, schema_problem
 from hcl_cli.artifacts.recipe import SHORT, document_key
 from hcl_cli.schemas import TABLES, Table
 
@@ -53,10 +53,8 @@ class Artifact:
 
     def rows_as_dicts(self) -> list[dict[str, Any]]:
         """The rows as plain Python values, without importing Polars; for small tables."""
-        import pyarrow.parquet as pq
-
-        with self.path.open("rb") as file:
-            rows: list[dict[str, Any]] = pq.ParquetFile(file).read(use_threads=False).to_pylist()
+        with open_parquet(self.path) as reader:
+            rows: list[dict[str, Any]] = reader.read(use_threads=False).to_pylist()
         return rows
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hcl_cli.artifacts.artifact import open_artifact
 from hcl_cli.artifacts.files import digest_path, is_abandoned, is_temporary, recorded_digest, refusing, sha256_file
 from hcl_cli.artifacts.locks import if_free
-from hcl_cli.artifacts.parquet import Damaged, read_footer
+from hcl_cli.artifacts.parquet import Damaged, open_parquet, read_footer
 from hcl_cli.artifacts.recipe import SHORT, document_base_key, document_key
 from hcl_cli.artifacts.shards import shard_base, shard_name
 
@@ -240,8 +240,6 @@ def _stale_shards(folder: Path, version: int | None) -> Iterator[Removed]:
 
 def _finished_cells(folder: Path, shard: dict[str, Any]) -> Iterator[dict[tuple[Any, ...], set[int]]]:
     """For each whole artifact of the base: cell -> indices that it has (an empty set without an index column)."""
-    import pyarrow.parquet as pq
-
     columns, index = shard["cell_columns"], shard["index_column"]
     for path in sorted(folder.parent.glob("*.parquet")):
         try:
@@ -251,7 +249,8 @@ def _finished_cells(folder: Path, shard: dict[str, Any]) -> Iterator[dict[tuple[
                 continue
         except (Damaged, OSError, TypeError, ValueError):
             continue
-        data = pq.ParquetFile(path).read(columns=[*columns, *([index] if index else [])], use_threads=False)
+        with open_parquet(path) as reader:
+            data = reader.read(columns=[*columns, *([index] if index else [])], use_threads=False)
         cells: dict[tuple[Any, ...], set[int]] = {}
         values = [data.column(name).to_pylist() for name in columns]
         indices = data.column(index).to_pylist() if index else None

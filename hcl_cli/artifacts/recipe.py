@@ -199,9 +199,11 @@ def leaves(document: Mapping[str, Any]) -> dict[str, Any]:
         elif section in ("options", "identities"):
             for path, leaf in walk(content, ()):
                 name = ".".join(path)
+                if not name:  # none at all
+                    continue
                 if section == "options":
                     found["--" + name.replace("_", "-")] = leaf
-                elif name:
+                else:
                     found[f"{name} identity"] = leaf
         else:
             found[_LEAF_NAMES.get(section, section)] = content

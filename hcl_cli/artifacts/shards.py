@@ -31,6 +31,7 @@ from hcl_cli.artifacts.parquet import (
     Damaged,
     ParquetSink,
     conform,
+    open_parquet,
     read_footer,
     read_frame,
     schema_problem,
@@ -244,15 +245,13 @@ class FinishedRows:
     """Rows of a finished artifact, read by row group so that memory stays bounded."""
 
     def __init__(self, path: Path, cells: CellTable) -> None:
-        import pyarrow.parquet as pq
-
-        self._cells = cells
-        self._reader = pq.ParquetFile(path, memory_map=False)
+        self._path, self._cells = path, cells
         self._groups: dict[Any, set[int]] = {}
-        for group in range(self._reader.num_row_groups):
-            column = self._reader.read_row_group(group, columns=[cells.cell_columns[0]], use_threads=False).column(0)
-            for value in column.unique().to_pylist():
-                self._groups.setdefault(value, set()).add(group)
+        with open_parquet(path) as reader:
+            for group in range(reader.num_row_groups):
+                column = reader.read_row_group(group, columns=[cells.cell_columns[0]], use_threads=False).column(0)
+                for value in column.unique().to_pylist():
+                    self._groups.setdefault(value, set()).add(group)
 
     def rows(self, plan: pl.DataFrame) -> pl.DataFrame:
         """The rows of the plan's cells."""
@@ -262,7 +261,8 @@ class FinishedRows:
         groups = sorted({group for value in plan[first].unique() for group in self._groups.get(value, ())})
         if not groups:
             return self._cells.table.polars_schema().to_frame()
-        frame = pl.DataFrame(self._reader.read_row_groups(groups, use_threads=False))
+        with open_parquet(self._path) as reader:
+            frame = pl.DataFrame(reader.read_row_groups(groups, use_threads=False))
         return frame.select(*self._cells.table.columns).join(plan, on=list(self._cells.cell_columns), how="semi")
 
 
