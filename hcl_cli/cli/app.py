@@ -107,7 +107,7 @@ def _run() -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
             return 2
-        error_line(error.format_message() if hasattr(error, "format_message") else str(error))
+        error_line(_usage_message(error))
         return 2
     except typer.Abort:
         return 130
@@ -115,3 +115,16 @@ def _run() -> int:
         error_line(str(EnvironmentRefused("out of memory; try a smaller --batch-tokens or --limit")))
         return EnvironmentRefused.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _usage_message(error: typer.TyperException) -> str:
+    """The parser's message with the value that was met and where help is."""
+    text = error.format_message().rstrip(".")
+    param, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    names = tuple(getattr(param, "opts", ()))
+    for index, word in enumerate(sys.argv):
+        name, equals, value = word.partition("=")
+        if name in names and (equals or index + 1 < len(sys.argv)):
+            text = f"{name} {value if equals else sys.argv[index + 1]!r}: {getattr(error, 'message', text)}".rstrip(".")
+            break
+    return f"{text}; see {getattr(context, 'command_path', None) or 'hcl'} --help"

@@ -98,7 +98,7 @@ TopKOpt = Annotated[
 MaxNewTokensOpt = Annotated[
     int,
     typer.Option("--max-new-tokens", metavar="N",
-                 callback=natural("--max-new-tokens", 1, 2**20 - 1, "expected 1 to 1048575"),
+                 callback=natural("--max-new-tokens", 1, 2**16 - 1, "expected 1 to 65535"),
                  help="Longest answer, in tokens."),
 ]  # fmt: skip
 SeedOpt = Annotated[

@@ -1,5 +1,6 @@
 """What every command shares around its recipe: the store, the dry run, the log, and the one line on stdout."""
 
+import logging
 import os
 import sys
 import time
@@ -42,6 +43,7 @@ class Session:
     def __post_init__(self) -> None:
         self.terminal = Terminal(self.command, quiet=self.quiet, verbose=self.verbose)
         self._store: Store | None = None
+        _forward_log(self.terminal)
         if self.no_cache and self.output is None:
             raise BadOption("--no-cache: the result would be lost; name a file for it with -o FILE")
         if self.no_cache and self.force:
@@ -143,6 +145,25 @@ class Session:
         assert self.output is not None  # checked in __post_init__
         with self.terminal.progress(self.command, "blocks of questions") as advance:
             return produce_cells_without_store(recipe, table, blocks, compute, self.output, on_progress=advance)
+
+
+class _ToTerminal(logging.Handler):
+    """Warnings of the lower floors (a cut prompt, a halved batch) as lines on stderr; the rest under -v."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.INFO if terminal.verbose else logging.WARNING)
+        self.terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say = self.terminal.warn if record.levelno >= logging.WARNING else self.terminal.detail
+        say(record.getMessage())
+
+
+def _forward_log(terminal: Terminal) -> None:
+    logger = logging.getLogger("hcl_cli")
+    logger.handlers[:] = [_ToTerminal(terminal)]
+    logger.setLevel(logging.INFO if terminal.verbose else logging.WARNING)
+    logger.propagate = False
 
 
 def write_line(text: str) -> None:

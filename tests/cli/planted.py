@@ -29,10 +29,10 @@ ADDED: dict[tuple[int, str], dict[str, float]] = {
     (2, "ask-one"): {"paris": 1.0},
     (0, "ask-many"): {"red": 1.0, "lyon": 1.2, "paris": 1.1, "green": 0.8},
     (1, "ask-many"): {"red": 1.0, "green": 1.1, "blue": 0.9},
-    (2, "ask-many"): {"red": 1.0, "green": 1.0, "blue": 1.2},
+    (2, "ask-many"): {"red": 1.0, "green": 1.0, "blue": 1.5},
     (3, "ask-many"): {"red": 3.0},
     (0, "ask-hard"): {"lyon": 1.0, "paris": 1.0, "red": 0.9},
-    (3, "ask-hard"): {"rome": 0.9},
+    (3, "ask-hard"): {"rome": 0.2},
 }
 
 
