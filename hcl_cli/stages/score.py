@@ -135,8 +135,7 @@ def _verdicts(frame: pl.DataFrame, judge: str) -> pl.Series:
 
     pairs = frame.select("answers", "response")
     # Lists are told apart by number: they are long, and the same for all responses to a question.
-    lists = pairs.group_by("answers", maintain_order=True).agg(row=pl.int_range(pl.len())).select("answers")
-    lists = lists.with_row_index("list")
+    lists = pairs.select("answers").unique(maintain_order=True).with_row_index("list")
     numbered = pairs.join(lists, on="answers", how="left", nulls_equal=True, maintain_order="left")
     numbered = numbered.select("list", "response")
     distinct = numbered.unique(maintain_order=True)

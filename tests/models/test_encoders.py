@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hcl_cli.errors import BadOption, EnvironmentRefused
-from hcl_cli.models.encoders import DEFAULT_ENCODER, Encoder, EncoderRef, find_encoder, load_encoder
+from hcl_cli.models.encoders import DEFAULT_ENCODER, Encoder, EncoderRef, batches, find_encoder, load_encoder
 
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -181,3 +183,18 @@ def test_the_hubs_cached_copy_is_the_same_encoder(default_ref: EncoderRef, tmp_p
     (repository / "refs" / "main").write_text(commit)
     copied(default_ref.folder, repository / "snapshots" / commit)
     assert found_without_the_package(tmp_path) == f"{default_ref.name} {default_ref.identity}"
+
+
+@given(st.lists(st.integers(2, 40), max_size=80), st.integers(1, 200))
+def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    made = batches(lengths, budget)
+    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
+    for batch in made:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+
+
+def test_batches_are_of_like_length() -> None:
+    """40 texts of 3 tokens and 40 of 4 are two batches; 2 and 2 are one, in which a token is padding."""
+    assert [len(batch) for batch in batches([3, 4] * 40, 1000)] == [40, 40]
+    assert batches([4, 3, 4, 3], 1000) == [[1, 3, 0, 2]]
+    assert [len(batch) for batch in batches([3] * 40, 60)] == [20, 20]
