@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -44,7 +44,6 @@ from hcl_cli.schemas import Table
 if TYPE_CHECKING:
     import polars as pl
 
-Cell: TypeAlias = tuple[Any, ...]
 Missing: TypeAlias = Mapping[Any, tuple[int, int]]
 Progress: TypeAlias = Callable[[int, int], object]
 
@@ -64,6 +63,14 @@ class Block:
 
 Blocks: TypeAlias = "Sequence[Block] | Callable[[], Sequence[Block]]"
 ComputeBlock: TypeAlias = "Callable[[Block, Missing], pl.DataFrame]"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows from one place, and the cells that are complete there (a cell may have none)."""
+
+    frame: pl.DataFrame
+    cells: Collection[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class CellTable:
             pl.int_range(len(wanted), dtype=pl.Int64).alias("_position"),
         )
 
-    def select(self, plan: pl.DataFrame, sources: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, dict[Cell, Any]]:
+    def select(self, plan: pl.DataFrame, sources: Sequence[Rows]) -> tuple[pl.DataFrame, dict[Any, tuple[int, int]]]:
         """The wanted rows, each once and in order, and the ranges that no source has.
 
         Where two sources have a row, the earlier one's is taken. With holes in the middle, one range covers them all.
@@ -103,7 +110,10 @@ class CellTable:
         import polars as pl
 
         empty = self.table.polars_schema().to_frame()
-        ranked = [frame.with_columns(_rank=pl.lit(i, dtype=pl.Int64)) for i, frame in enumerate([empty, *sources])]
+        ranked = [
+            frame.with_columns(_rank=pl.lit(i, dtype=pl.Int64))
+            for i, frame in enumerate([empty, *(source.frame for source in sources)])
+        ]
         rows = pl.concat(ranked).with_row_index("_line").join(plan, on=list(self.cell_columns), how="inner")
         if self.index_column is None:
             rows = rows.filter(pl.col("_rank") == pl.col("_rank").min().over("_position")).sort("_position", "_line")
@@ -123,10 +133,12 @@ class CellTable:
                 .agg(_first=pl.col("_index").min(), _stop=pl.col("_index").max() + 1)
                 .sort("_position")
             )
-        missing: dict[Cell, Any] = {}
+        missing: dict[Any, tuple[int, int]] = {}
+        no_rows: set[Any] = set() if self.index_column else {cell for source in sources for cell in source.cells}
         for gap in gaps.sort("_position").select(*self.cell_columns, "_first", "_stop").iter_rows():
             cell = gap[:-2] if len(self.cell_columns) > 1 else gap[0]
-            missing[cell] = (gap[-2], gap[-1])
+            if cell not in no_rows:
+                missing[cell] = (gap[-2], gap[-1])
         return rows.select(*self.table.columns), missing
 
     def check_computed(self, frame: pl.DataFrame, block: Block, missing: Mapping[Any, tuple[int, int]]) -> None:
@@ -183,7 +195,7 @@ class Shelf:
             if is_temporary(path) and is_abandoned(path):
                 path.unlink(missing_ok=True)
 
-    def shards(self, block: Block) -> Iterator[tuple[str, pl.DataFrame]]:
+    def shards(self, block: Block) -> Iterator[tuple[str, Rows]]:
         """(name, rows) of the block's shards that pass every check, by name; a damaged one is a warning."""
         for path in sorted(self._folder.glob(f"{block.index:05d}-*.parquet")):
             try:
@@ -193,14 +205,14 @@ class Shelf:
             except (Damaged, OSError) as damage:
                 self._warn(f"{path}: {damage}; not used, its rows are computed again")
                 continue
-            yield path.name, frame
+            yield path.name, Rows(frame, listed_cells(document))
 
-    def finished(self, plan: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    def finished(self, plan: pl.DataFrame) -> Iterator[Rows]:
         """Rows of the plan's cells from finished artifacts of the same base, by key."""
         if self._finished is None:
             self._finished = list(self._find_finished())
         for one in self._finished:
-            yield one.rows(plan)
+            yield Rows(one.rows(plan))
 
     def put(self, block: Block, missing: Mapping[Any, tuple[int, int]], frame: pl.DataFrame) -> str:
         """Write a shard, whole and on disk, and return its name."""
@@ -212,13 +224,13 @@ class Shelf:
 
     def replace_others(self, block: Block, kept: str) -> None:
         """Remove the block's other shards that hold any of its wanted cells; for --force."""
-        wanted = {cell if isinstance(cell, tuple) else (cell,) for cell in block.wanted}
+        wanted = set(block.wanted)
         for path in self._folder.glob(f"{block.index:05d}-*.parquet"):
             if path.name == kept:
                 continue
             try:
                 document, _, _ = read_footer(path)
-                listed = {tuple(cell) for cell, _, _ in document["shard"]["cells"]} if document else set()
+                listed = listed_cells(document) if document else set()
             except (Damaged, OSError, KeyError, TypeError, ValueError):
                 continue  # checked again, with a warning, whenever it is read
             if listed & wanted:
@@ -292,6 +304,11 @@ def shard_base(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "shard"}
 
 
+def listed_cells(document: Mapping[str, Any]) -> set[Any]:
+    """The cells that a shard's document lists, as they are named in a block."""
+    return {tuple(cell) if len(cell) > 1 else cell[0] for cell, _, _ in document["shard"]["cells"]}
+
+
 def shard_name(document: Mapping[str, Any]) -> str:
     """`<block>-<digest of its cells>.parquet`."""
     shard = document["shard"]
@@ -341,7 +358,7 @@ def fill_and_assemble(
     with refusing(target), temporary(target) as path, ParquetSink(path, canonical(document)) as sink:
         for done, (block, plan) in enumerate(todo):
             shards = {} if force else dict(shelf.shards(block))
-            finished: list[pl.DataFrame] = []
+            finished: list[Rows] = []
             rows, missing = cells.select(plan, list(shards.values()))
             if missing and not force:
                 finished = list(shelf.finished(plan))
@@ -363,7 +380,7 @@ def fill_and_assemble(
                     if force:
                         shelf.replace_others(block, name)
                     computed += fresh.height
-                    shards[name] = fresh
+                    shards[name] = Rows(fresh, missing)
                     rows, _ = cells.select(plan, [*(shards[key] for key in sorted(shards)), *finished])
             if not failures:
                 sink.write(rows, cells.table)
@@ -394,7 +411,7 @@ def assemble_without_store(
     with refusing(target), temporary(target) as path, ParquetSink(path, canonical(document)) as sink:
         for done, (block, plan) in enumerate(todo):
             _, missing = cells.select(plan, [])
-            rows, _ = cells.select(plan, [_computed(cells, block, missing, compute_block)])
+            rows, _ = cells.select(plan, [Rows(_computed(cells, block, missing, compute_block), missing)])
             sink.write(rows, cells.table)
             if on_progress:
                 on_progress(done + 1, len(todo))
@@ -404,7 +421,9 @@ def assemble_without_store(
     return sha256, sink.rows
 
 
-def _computed(cells: CellTable, block: Block, missing: dict[Any, tuple[int, int]], compute: ComputeBlock) -> Any:
+def _computed(
+    cells: CellTable, block: Block, missing: dict[Any, tuple[int, int]], compute: ComputeBlock
+) -> pl.DataFrame:
     frame = conform(compute(block, missing), cells.table, extra=False)
     cells.check_computed(frame, block, missing)
     return frame
