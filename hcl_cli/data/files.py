@@ -157,9 +157,10 @@ def _from_parquet(data: bytes, name: str, wanted: Sequence[str]) -> Records:
     # What a damaged file raises depends on where it is damaged.
     damaged = (pa.ArrowException, OSError, ValueError, KeyError, NotImplementedError, MemoryError, OverflowError)
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        # One thread, nothing read ahead: a damaged page met by Arrow's own threads can abort the process at exit.
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         columns = tuple(file.schema_arrow.names)
-        table = file.read(columns=[column for column in columns if not wanted or column in wanted])
+        table = file.read([column for column in columns if not wanted or column in wanted], use_threads=False)
         table.validate(full=False)
     except damaged as error:
         raise BadInput(f"{name}: not a readable Parquet file ({shown(error, 100)})") from None

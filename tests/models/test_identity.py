@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hcl_cli.errors import BadInput, EnvironmentRefused, HclError
-from hcl_cli.models import identity
+from hcl_cli.models import catalogue, identity
 from hcl_cli.models.catalogue import MODELS, count_parameters
 from hcl_cli.models.identity import ModelRef, fetch_weights, resolve_model
 
@@ -412,10 +412,16 @@ def test_the_catalogue_names_each_model_once_and_the_published_checkpoints() -> 
     }  # fmt: skip
 
 
-def test_parameters_are_counted_from_the_header(tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
+def test_numbers_of_the_bundled_models_come_from_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
 
-    tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.float16), "c": torch.zeros(())}
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert count_parameters(tmp_path / "model.safetensors") == 3 * 5 + 7 + 1
+    folder = folder_of(tmp_path / "lab")
+    tensors = {"a": np.zeros((300, 5000)), "b": np.zeros(7, dtype=np.float16), "c": np.zeros(())}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert count_parameters(folder / "model.safetensors") == 300 * 5000 + 7 + 1
+    monkeypatch.setattr(catalogue, "data_file", lambda *parts: tmp_path / parts[-1])
+    lab, lab_base, *others = catalogue.models()
+    assert (lab.name, lab.n_layers, lab.parameters) == ("lab", 4, "1.5M")
+    assert lab_base.n_layers is None  # not there yet: unknown, not an error
+    assert tuple(others) == MODELS[2:]
