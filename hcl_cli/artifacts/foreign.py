@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
 from collections.abc import Callable
@@ -60,9 +61,8 @@ def _as_table(
         if name not in frame.columns:
             columns.append(pl.Series(name, [None] * frame.height, dtype=types[name]))
             continue
-        column = frame[name]
-        if column.dtype != types[name] or kind == "float64" or kind == "float32":
-            column = _cast(path, column, kind, types[name], row)
+        quick = _quick(frame[name], types[name])
+        column = _cast(path, frame[name], kind, types[name], row) if quick is None else quick
         if column.null_count() and name in table.not_null:
             if not (from_csv and kind == "string"):
                 i = column.is_null().arg_true()[0]
@@ -80,6 +80,23 @@ def _as_table(
             shown = ", ".join(f"{name} {result[name][i]!r}" for name in key)
             raise BadInput(f"{path}: row {row(i)}: {shown} stands in an earlier row too; expected each once")
     return result, tuple(name for name in others if name not in kept)
+
+
+def _quick(column: pl.Series, dtype: Any) -> pl.Series | None:
+    """The column in the table's type where that is exact for whole columns at once, else null."""
+    import polars as pl
+
+    was = column.dtype
+    if was == pl.List(pl.String) == dtype:
+        return None if column.list.eval(pl.element().is_null()).list.any().any() else column
+    if was.is_float() and dtype == pl.Float64:
+        return column.cast(dtype).fill_nan(None)
+    if was.is_integer() and dtype.is_integer():
+        try:
+            return column.cast(dtype, strict=True)
+        except pl.exceptions.PolarsError:
+            return None
+    return column if was == dtype and not was.is_float() else None
 
 
 def _cast(path: Path, column: pl.Series, kind: str, dtype: Any, row: Callable[[int], int]) -> pl.Series:
@@ -100,6 +117,7 @@ def _cast(path: Path, column: pl.Series, kind: str, dtype: Any, row: Callable[[i
 
 def _text(value: Any, kind: str) -> str:
     if isinstance(value, str):
+        value.encode()  # JSON can spell half a surrogate pair, which is no text
         return value
     if isinstance(value, int) and not isinstance(value, bool):  # ids are often numbers
         return str(value)
@@ -151,14 +169,14 @@ def _texts(value: Any, kind: str) -> list[str]:
             return [value]
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 value = ast.literal_eval(text)  # as pandas writes a list
             except (SyntaxError, ValueError, MemoryError, RecursionError):
                 raise ValueError from None
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise TypeError
-    return list(value)
+    return [_text(one, kind) for one in value]
 
 
 _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
@@ -218,7 +236,7 @@ def _raw_csv(path: Path) -> pl.DataFrame:
     rows: list[list[str | None]] = []
     csv.field_size_limit(2**31 - 1)
     try:
-        for cells in csv.reader(text.splitlines(keepends=True), delimiter=_CSV[path.suffix.lower()], strict=True):
+        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=_CSV[path.suffix.lower()], strict=True):
             if not cells:
                 continue
             if header is None:
@@ -251,6 +269,8 @@ def _raw_jsonl(path: Path, known: set[str]) -> tuple[pl.DataFrame, list[int]]:
         if not isinstance(row, dict):
             raise BadInput(f"{path}: line {number} is {_shown(row)}, expected one object per line")
         for name in (name for name in row if name not in columns):
+            if not _is_text(name):
+                raise BadInput(f"{path}: line {number}: column name {_shown(name)} is not valid Unicode")
             columns[name] = [None] * len(numbers)
         for name, values in columns.items():
             values.append(row.get(name))
@@ -258,6 +278,14 @@ def _raw_jsonl(path: Path, known: set[str]) -> tuple[pl.DataFrame, list[int]]:
     if not numbers:
         raise BadInput(f"{path}: is empty")
     return pl.DataFrame([_series(name, values, name in known) for name, values in columns.items()]), numbers
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _series(name: str, values: list[Any], known: bool) -> pl.Series:
@@ -273,5 +301,5 @@ def _series(name: str, values: list[Any], known: bool) -> pl.Series:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="backslashreplace").decode()
     return text if len(text) <= 60 else f"{text[:57]}..."

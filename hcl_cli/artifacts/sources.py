@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.artifacts.files import recorded_digest, sha256_file
-from hcl_cli.artifacts.parquet import Damaged, check_pages, read_footer, schema_problem
+from hcl_cli.artifacts.parquet import Damaged, check_pages, read_footer, read_frame, schema_problem
 from hcl_cli.artifacts.recipe import SHORT, document_key
 from hcl_cli.errors import BadInput
 from hcl_cli.schemas import TABLES, Table
@@ -52,6 +52,11 @@ class Source:
         if self._foreign is not None:
             lazy: pl.LazyFrame = self._foreign.lazy()
             return lazy
+        if recorded_digest(self.path) != self.sha256:  # a copy: its footer was read, but not verified
+            try:
+                return read_frame(self.path).lazy()
+            except (Damaged, OSError) as error:
+                raise BadInput(f"{self.path}: {error}; copy it again") from error
         return pl.scan_parquet(self.path, glob=False)
 
 

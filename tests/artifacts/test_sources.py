@@ -1,0 +1,288 @@
+"""Input files: ours checked, everybody's accepted by content, and one clear line for what cannot be used."""
+
+import json
+import random
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from hcl_cli.artifacts.store import Store, read_any, read_source, write_copy
+from hcl_cli.errors import BadInput
+from hcl_cli.schemas import LAYERS, QUESTIONS, RESPONSES, SCORED
+
+ROWS = [
+    {"question": "Who?", "answers": ["Ada", "Ada Lovelace"], "response": "Ada", "exit_layer": 3, "mean_prob": 0.5},
+    {"question": "Where?", "answers": ["Rome"], "response": "", "exit_layer": 4, "mean_prob": None},
+]
+
+
+def jsonl(path, rows, newline="\n"):
+    path.write_bytes(newline.join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    return path
+
+
+def refusal(path, table=RESPONSES):
+    """The one line that a file is refused with, after its name."""
+    with pytest.raises(BadInput) as failure:
+        read_source(path, table)
+    text = str(failure.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
+def check_rows(source):
+    frame = source.frame().collect()
+    assert frame.select(*RESPONSES.columns).schema == RESPONSES.polars_schema()
+    assert frame.select(*ROWS[0]).to_dicts() == ROWS
+    assert frame["cluster" if "cluster" in frame.columns else "model"].null_count() == 2
+
+
+# Ours
+
+
+def test_ours_is_known_by_its_recipe(store, plan):
+    artifact = plan.make(store)
+    source = store.read(artifact.path, RESPONSES)
+    assert (source.is_ours, source.key, source.sha256) == (True, artifact.key, artifact.sha256)
+    assert source.recipe == plan.recipe().document()
+    assert source.frame().collect().equals(plan.expected())
+    assert read_any(artifact.path).table == RESPONSES
+
+
+def test_a_copy_is_still_ours_and_has_the_same_identity(store, plan, tmp_path):
+    artifact = plan.make(store)
+    copy = read_source(write_copy(artifact, tmp_path / "mine.parquet"), RESPONSES)
+    assert (copy.key, copy.sha256, copy.is_ours) == (artifact.key, artifact.sha256, True)
+
+
+def test_the_wrong_stage_is_named(store, plan):
+    assert refusal(plan.make(store).path, SCORED) == (
+        "holds table responses, expected scored; make one with `hcl score`"
+    )
+
+
+def test_ours_damaged_renamed_or_replaced_is_refused(store, plan, tmp_path):
+    path = plan.make(store).path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    assert refusal(path) == "its bytes do not match its .sha256; make it again with --force, or copy it again"
+    path.write_bytes(whole)
+    other = path.with_name("0123456789abcdef.parquet")
+    other.write_bytes(whole)
+    assert "not its name's; it was renamed or replaced" in refusal(other)
+
+
+def test_a_copy_with_a_flipped_bit_never_gives_other_rows(store, plan, tmp_path):
+    """A copy has no .sha256 beside it; its page checksums notice what its footer does not."""
+    whole = plan.make(store, limit=2).path.read_bytes()
+    expected = plan.expected(2)
+    copy = tmp_path / "copy.parquet"
+    chance = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        copy.write_bytes(damaged)
+        try:
+            rows = read_source(copy, RESPONSES).frame().collect()
+        except BadInput:
+            refused += 1
+        else:
+            assert rows.equals(expected)
+    assert refused > 100
+
+
+def test_truncated_copies_are_refused(store, plan, tmp_path):
+    whole = plan.make(store, limit=2).path.read_bytes()
+    copy = tmp_path / "copy.parquet"
+    for length in [*range(1, 12), *range(12, len(whole), 97), len(whole) - 1]:
+        copy.write_bytes(whole[:length])
+        refusal(copy)
+
+
+# Everybody's
+
+
+def test_jsonl_csv_and_parquet_give_the_same_rows(tmp_path):
+    sources = [read_source(jsonl(tmp_path / "a.jsonl", ROWS), RESPONSES)]
+    sources.append(read_source(jsonl(tmp_path / "crlf.ndjson", ROWS, "\r\n\r\n"), RESPONSES))
+    (tmp_path / "a.csv").write_text(
+        "\ufeffmean_prob,question,answers,response,exit_layer\r\n"
+        '0.5,Who?,"[""Ada"", ""Ada Lovelace""]",Ada,3\r\n'
+        ",Where?,Rome,,4\r\n"
+    )
+    sources.append(read_source(tmp_path / "a.csv", RESPONSES))
+    (tmp_path / "pandas.tsv").write_text(
+        "question\tanswers\tresponse\texit_layer\tmean_prob\nWho?\t['Ada', 'Ada Lovelace']\tAda\t3.0\t0.5\n"
+        "Where?\t['Rome']\t\t4\tnan\n".replace("3.0", "3")
+    )
+    sources.append(read_source(tmp_path / "pandas.tsv", RESPONSES))
+    pl.DataFrame(ROWS).write_parquet(tmp_path / "a.parquet")
+    sources.append(read_source(tmp_path / "a.parquet", RESPONSES))
+    pl.DataFrame(ROWS).with_columns(
+        pl.col("exit_layer").cast(pl.Float64), pl.col("mean_prob").fill_null(float("nan"))
+    ).to_pandas().to_parquet(tmp_path / "pandas.parquet")
+    sources.append(read_source(tmp_path / "pandas.parquet", RESPONSES))
+    (tmp_path / "no ending").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    sources.append(read_source(tmp_path / "no ending", RESPONSES))
+    for source in sources:
+        check_rows(source)
+        assert (source.is_ours, source.key, source.recipe) == (False, None, None)
+    assert sources[0].sha256 == sources[-1].sha256 != sources[1].sha256
+
+
+def test_what_is_kept_exactly(tmp_path):
+    (tmp_path / "a.csv").write_text('question_id,question,answers,response\n007,"a\nb","say ""x""",\u2028\n')
+    row = read_source(tmp_path / "a.csv", RESPONSES).frame().collect().to_dicts()[0]
+    assert (row["question_id"], row["question"], row["answers"], row["response"]) == (
+        "007", "a\nb", ['say "x"'], "\u2028",
+    )  # fmt: skip
+    source = read_source(
+        jsonl(tmp_path / "a.jsonl", [{"question_id": 7, "question": "q", "answers": "one", "response": "r"}]), RESPONSES
+    )
+    row = source.frame().collect().to_dicts()[0]
+    assert (row["question_id"], row["answers"]) == ("7", ["one"])
+
+
+def test_further_columns_are_kept_where_the_table_has_room(tmp_path):
+    rows = [{**row, "note": {"a": 1}, "mixed": value} for row, value in zip(ROWS, [1, "x"], strict=True)]
+    kept = read_source(jsonl(tmp_path / "a.jsonl", rows), RESPONSES)
+    assert kept.frame().collect().select("note", "mixed").to_dicts() == [
+        {"note": {"a": 1}, "mixed": "1"},
+        {"note": {"a": 1}, "mixed": '"x"'},
+    ]
+    layers = [{"exit_layer": 1, "hallucination_rate": 0.5, "creativity_raw": 1.5, "hcb": 0.3, "note": "n"}]
+    dropped = read_source(jsonl(tmp_path / "b.jsonl", layers), LAYERS)
+    assert dropped.ignored == ("note",)
+    assert "note" not in dropped.frame().collect().columns
+
+
+def test_a_foreign_file_can_become_an_artifact(tmp_path, store):
+    from hcl_cli.artifacts.recipe import Input, Recipe
+
+    rows = [{**row, "note": {"a": 1}} for row in ROWS]
+    source = read_source(jsonl(tmp_path / "a.jsonl", rows), RESPONSES)
+    recipe = Recipe("responses", "score", 1, inputs=(Input(source.sha256, source.key),))
+    artifact = store.produce(recipe, RESPONSES, source.frame().collect)
+    assert artifact.frame().collect().equals(source.frame().collect())
+    assert artifact.inputs == [{"sha256": source.sha256, "key": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", "", "is empty"),
+        ("a.jsonl", "\n \n", "is empty"),
+        ("a.csv", "\n", "is empty"),
+        ("a.csv", "question,answers,response\n", "has no rows"),
+        ("a.jsonl", '{"question": "q"}', "table responses needs columns answers, response; the file has question"),
+        ("a.csv", "question,response\nq,r\n", "table responses needs column answers; the file has question, response"),
+        ("a.jsonl", '{"question": 1}\nnot json', "line 2 is not JSON"),
+        ("a.jsonl", "[1]", "line 1 is [1], expected one object per line"),
+        ("a.jsonl", '{"question": "q", "answers": ["a", 1], "response": "r"}',
+         'row 1: column answers is ["a", 1], expected a list of texts'),
+        ("a.jsonl", '\n{"question": null, "answers": null, "response": "r"}',
+         "row 2: column question is missing; every row needs one"),
+        ("a.jsonl", '{"question": "q", "answers": [], "response": true}',
+         "row 1: column response is true, expected text"),
+        ("a.jsonl", '{"question": "\\ud800", "answers": [], "response": ""}', "row 1: column question is"),
+        ("a.jsonl", '{"question": "q", "answers": [], "response": "", "exit_layer": 1.5}',
+         "row 1: column exit_layer is 1.5, expected a whole number"),
+        ("a.jsonl", '{"question": "q", "answers": [], "response": "", "exit_layer": 40000}',
+         "row 1: column exit_layer is 40000, expected a whole number"),
+        ("a.csv", "question,answers,response,exit_layer\nq,a,r,1\nq,a,r,one\n",
+         'row 2: column exit_layer is "one", expected a whole number'),
+        ("a.csv", "question,answers,response,mean_prob\nq,a,r,high\n",
+         'row 1: column mean_prob is "high", expected a number'),
+        ("a.csv", 'question,answers,response\nq,"[oops",r\n',
+         'row 1: column answers is "[oops", expected a list of texts'),
+        ("a.csv", "question,answers,response\nq,a\n", "row 1 has 2 cells, the header 3"),
+        ("a.csv", 'question,answers,response\nq,a,"r\n', "row 1 is not valid CSV"),
+        ("a.csv", "question,question\n1,2\n", "two columns have the same name"),
+        ("a.txt", "question", "its format is not known; expected .parquet, .csv, .tsv or .jsonl"),
+        ("a.parquet", "question,answers", "is not a Parquet file"),
+        ("a.parquet", "PAR1PAR1", "not a whole Parquet file"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_told_with_file_row_and_column(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert refusal(tmp_path / name).startswith(message)
+
+
+def test_invalid_utf8_is_told_with_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"question": "q"}\n{"question": "\xff"}')
+    assert refusal(tmp_path / "a.jsonl") == "line 2 is not valid UTF-8; convert the file to UTF-8"
+
+
+def test_duplicate_ids_are_told_with_their_row(tmp_path):
+    rows = [{"question_id": i, "question": "q", "answers": []} for i in ("a", "b", "a")]
+    assert refusal(jsonl(tmp_path / "a.jsonl", rows), QUESTIONS) == (
+        "row 3: question_id 'a' stands in an earlier row too; expected each once"
+    )
+
+
+def test_lists_with_holes_in_parquet_are_told(tmp_path):
+    pl.DataFrame({"question": ["q"], "answers": [["a", None]], "response": ["r"]}).write_parquet(tmp_path / "a.parquet")
+    assert refusal(tmp_path / "a.parquet").startswith('row 1: column answers is ["a", null], expected a list of texts')
+
+
+def test_paths_that_are_no_files(tmp_path):
+    assert refusal(tmp_path) == "is a folder, expected a file"
+    assert refusal(tmp_path / "none").startswith("does not exist")
+    with pytest.raises(BadInput, match="/dev/null: is not a regular file"):
+        read_source(type(tmp_path)("/dev/null"), RESPONSES)
+    with pytest.raises(BadInput, match="does not exist|not a usable path"):
+        read_source(tmp_path / ("x" * 5000), RESPONSES)
+
+
+# Anything at all
+
+cells = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.text(max_size=3), max_size=2)
+)
+objects = st.dictionaries(st.sampled_from([*RESPONSES.columns, "extra", ""]), cells, max_size=6)
+texts = (
+    st.binary(max_size=200)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | st.lists(objects.map(json.dumps), max_size=4).map(lambda lines: "\n".join(lines).encode())
+    | st.text(alphabet="question,answers,response\n\"[]'", max_size=120).map(
+        lambda text: b"question,answers,response\n" + text.encode()
+    )
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=texts, ending=st.sampled_from([".jsonl", ".csv", ".tsv", ".parquet", ""]))
+@example(content=b'{"question": "q", "answers": [], "response": "", "\\ud800": 1}', ending=".jsonl")
+@example(content=b'{"question": "q", "answers": [], "response": "", "extra": "\\ud800"}', ending=".jsonl")
+@example(content=b"[" * 5000, ending=".jsonl")
+@example(content=b'{"question": "q", "answers": "' + b"[" * 3000 + b'", "response": ""}', ending=".jsonl")
+@example(content=b'{"question": "q", "answers": [], "response": "", "extra": ' + b"9" * 400 + b"}", ending=".jsonl")
+def test_any_bytes_are_read_or_refused_in_one_line(content, ending, tmp_path):
+    path = tmp_path / f"fuzz{ending}"
+    path.write_bytes(content)
+    for table in (RESPONSES, None):
+        try:
+            source = read_source(path, table) if table else read_any(path)
+        except BadInput as refused:
+            assert str(refused).startswith(str(path))
+            assert "\n" not in str(refused)
+            str(refused).encode()
+        else:
+            frame = source.frame().collect()
+            assert frame.height >= 0
+            assert not table or frame["question"].null_count() == frame["response"].null_count() == 0
+
+
+def test_a_store_reads_any_input(tmp_path):
+    source = Store(tmp_path / "none", warn=print).read(jsonl(tmp_path / "a.jsonl", ROWS), RESPONSES)
+    check_rows(source)
+    assert not (tmp_path / "none").exists()
