@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hcl_cli.data.questions import COLUMNS, open_questions, parse_columns, text_id
+from hcl_cli.data.questions import COLUMNS, open_questions, parse_columns
+from hcl_cli.data.rows import text_id
 from hcl_cli.data.sources import SOURCES
 from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, HclError
 from hcl_cli.schemas import QUESTIONS
