@@ -11,7 +11,7 @@ from typing import Any
 from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, shown
 
 PLAIN = "Answer the following question with no other comment.\nQuestion: {question}\nAnswer:"
-# As the published script writes it: blanks before "Question" and "Answer", and one at the end (methods.md 1.2).
+# As the script published with Shakespearean Sparks has it: blanks before "Question" and "Answer", one at the end.
 PUBLISHED = "Answering the following question with no other comment.\n Question: {question}\n Answer: "
 # The user's turn of `chat`; the template adds everything else.
 CHAT_TURN = "Answer the following question with no other comment.\nQuestion: {question}"

@@ -406,7 +406,7 @@ def test_naming_a_model_or_a_set_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_the_catalogue_names_each_model_once_and_the_published_checkpoints() -> None:
     names = [model.name for model in MODELS]
     assert len(set(names)) == len(names) and names[:2] == ["lab", "lab-base"]
-    # methods.md 2.2: llama2-7B/13B/70B, codellama-7B/34B, llama3-8B, llama3.2-1B
+    # The README of facebookresearch/LayerSkip: llama2-7B/13B/70B, codellama-7B/34B, llama3-8B, llama3.2-1B
     assert {n.removeprefix("facebook/layerskip-") for n in names if "layerskip" in n} == {
         "llama2-7B", "llama2-13B", "llama2-70B", "codellama-7B", "codellama-34B", "llama3-8B", "llama3.2-1B",
     }  # fmt: skip
