@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -56,6 +55,8 @@ def rarefied_count(cell: Ints, size: Ints, n_cells: int, m: int = 5) -> Floats:
         [n_cells], in [1, m]; NaN where the cell has fewer than m answers.
     Source: rarefaction (Hurlbert 1971).
     """
+    from scipy.special import gammaln
+
     total = np.bincount(cell, weights=size, minlength=n_cells)
     n, rest = total[cell], total[cell] - size
 

@@ -68,7 +68,8 @@ def _best(measured: Measured, rows: Sequence[Row], diversity: str) -> Row:
         return {**row, "sentence": f"Layer {layers[0]} is the only one (HCB {_with_interval(chosen, 'hcb')})."}
     drawn = measured.drawn_score[~np.isnan(measured.drawn_score).any(axis=1)]
     if not len(drawn) or chosen["p_best"] is None:
-        return {**row, "sentence": f"{text}; without resamples nothing can be said about how sure that is."}
+        missing = "a second question" if n_questions == 1 else "resamples"
+        return {**row, "sentence": f"{text}; without {missing} nothing can be said about how sure that is."}
     winners = np.asarray(layers)[best_layer(drawn)].astype(np.float64)[:, None]
     low, high = percentile_interval(np.array([float(layers[best])]), winners)
     together = [k for k, other in enumerate(rows) if other["in_best_set"]]
@@ -217,7 +218,7 @@ def across_curves(curves: Sequence[Measured]) -> list[Row]:
 def _drawn_depth(measured: Measured) -> Floats:
     """[resample], the relative depth of the layer that wins; NaN where no layer has a score."""
     score = measured.drawn_score
-    unknown: npt.NDArray[np.bool_] = np.isnan(score).any(axis=1)
+    unknown = np.asarray(np.isnan(score).any(axis=1))
     winner = best_layer(np.where(unknown[:, None], 0.0, score))
     return np.where(unknown, np.nan, measured.depth[winner])
 

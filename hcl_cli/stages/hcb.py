@@ -59,7 +59,7 @@ def parse_weights(text: str, scale_hallucination: str | None = None) -> Weights:
 
 def _interval(values: Floats, drawn: Floats, support: tuple[float, float], step: float) -> tuple[Floats, Floats]:
     counted = values[~np.isnan(values).any(axis=1)]
-    if not len(counted) or not len(drawn):
+    if len(counted) < 2 or not len(drawn):
         nothing = np.full(values.shape[1], np.nan)
         return nothing, nothing.copy()
     return mean_interval(counted, drawn, support, step)
@@ -89,7 +89,7 @@ def layer_rows(measured: Measured, diversity: str) -> list[dict[str, Any]]:
     wins = winning_shares(measured.drawn_score)
     best = measured.best
     kept = measured.drawn_linear[~np.isnan(measured.drawn_linear).any(axis=1)]
-    in_set = best_set(measured.linear, kept) if best is not None and len(kept) else None
+    in_set = best_set(measured.linear, kept, len(curve.question_ids)) if best is not None and len(kept) else None
     rows = []
     for k, layer in enumerate(curve.layers):
         row: dict[str, Any] = {
@@ -120,7 +120,7 @@ def _known(value: float) -> float | None:
 def layer_tables(
     inputs: Sequence[ScoredInput],
     *,
-    weights: str = "script",
+    weights: str | Weights = "script",
     scale_hallucination: str | None = None,
     diversity: str = "clusters",
     n_bootstrap: int = 2000,
@@ -143,7 +143,7 @@ def layer_tables(
 
     Args:
         inputs: SCORED columns; a file from elsewhere may lack all but `correct` and the question.
-        weights, scale_hallucination: see `parse_weights`.
+        weights, scale_hallucination: see `parse_weights`; weights may also be given ready made.
         diversity: clusters, rarefied or entropy.
         n_bootstrap: resamples, >= 0; with 0 there is no interval and no share of wins.
         seed: of the resamples, >= 0.
@@ -154,7 +154,7 @@ def layer_tables(
     """
     import polars as pl
 
-    chosen = parse_weights(weights, scale_hallucination)
+    chosen = weights if isinstance(weights, Weights) else parse_weights(weights, scale_hallucination)
     if diversity not in DIVERSITIES:
         raise BadOption(f"--diversity {diversity!r}: expected one of {', '.join(DIVERSITIES)}")
     if n_bootstrap < 0:

@@ -51,10 +51,10 @@ class Measured:
 
 
 def measure(curve: Curve, weights: Weights, n_bootstrap: int, seed: int) -> Measured:
-    """Means over questions, and the same in every resample of the questions."""
+    """Means over questions, and the same in every resample of the questions (NaN: fewer than two questions)."""
     n_questions, n_layers = curve.wrong.shape
     together = np.concatenate([curve.wrong, curve.diversity, curve.confidence], axis=1)
-    if n_questions:
+    if n_questions > 1:
         drawn = resampled_means(together, n_bootstrap, seed, curve.stream)
     else:
         drawn = np.full((n_bootstrap, 3 * n_layers), np.nan)
