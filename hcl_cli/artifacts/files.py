@@ -85,9 +85,10 @@ class HashedFile:
         self.closed = False
 
     def write(self, data: bytes) -> int:
-        if self.closed:  # the descriptor's number may belong to another file by now
-            raise ValueError("write to a closed file")
         view = memoryview(data).cast("B")
+        if self.closed:  # a Parquet writer that is given up still writes its footer when it is freed: to nowhere
+            self._written += len(view)
+            return len(view)
         self._hash.update(view)
         done = 0
         while done < len(view):
@@ -111,7 +112,11 @@ class HashedFile:
         return False
 
     def sync(self) -> str:
-        """Put the bytes on disk and return their SHA-256."""
+        """Put the bytes on disk and return their SHA-256.
+
+        Raises:
+            OSError: also if the file was closed before.
+        """
         os.fsync(self._descriptor)
         return self._hash.hexdigest()
 
@@ -119,6 +124,7 @@ class HashedFile:
         if not self.closed:
             self.closed = True
             os.close(self._descriptor)
+            self._descriptor = -1
 
     def __enter__(self) -> Self:
         return self

@@ -99,9 +99,10 @@ class ParquetSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if self._writer is not None:
-            self._writer.is_open = False  # not finished: its destructor must not write a footer
         self._file.close()
+        if self._writer is not None:
+            self._writer.is_open = False
+            self._writer = None  # freed while its file takes and drops what it still writes
 
 
 def _arrow(frame: pl.DataFrame, table: Table) -> pa.Table:

@@ -1,6 +1,7 @@
 """Only missing cells are computed, finished ones survive, and what comes out does not depend on the way there."""
 
 import errno
+import gc
 import os
 import random
 
@@ -290,6 +291,30 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, store, plan, monkeypatch, s
     resumed = plan.make(store, again)
     assert again.n_cells == 36 - 12 * shards_that_fit
     assert resumed.path.read_bytes() == plan.make(Store(tmp_path / "other", warn=print)).path.read_bytes()
+
+
+def test_an_artifact_given_up_half_way_frees_its_writer_quietly(store, plan, monkeypatch):
+    """Freed late, Arrow's writer wrote its footer into a closed file and formatted the error inside the collector.
+
+    On CPython 3.11 that broke whatever was being compiled just then ("AST constructor recursion depth mismatch").
+    """
+    faults = []
+    monkeypatch.setattr(files.HashedFile, "write", _noting(files.HashedFile.write, faults))
+    with pytest.raises(KeyboardInterrupt):
+        plan.make(store, plan.Stage({1: KeyboardInterrupt()}))
+    gc.collect()
+    assert faults == []
+
+
+def _noting(write, faults):
+    def noted(self, data):
+        try:
+            return write(self, data)
+        except Exception as error:
+            faults.append(error)
+            raise
+
+    return noted
 
 
 def test_a_full_disk_inside_the_stage_stops_too(store, plan):
