@@ -1,7 +1,7 @@
 """The two ways from generated text to answer, with the traps of the published one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcl_cli.measures.cleaning import clean_answer
@@ -44,6 +44,7 @@ def test_published_follows_the_script(text: str, answer: str) -> None:
     assert clean_answer(text, "published") == answer
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("12A.:) \n\raé"), max_size=12))
 def test_an_answer_is_one_line_of_the_text(text: str) -> None:
     for how in ("plain", "published"):

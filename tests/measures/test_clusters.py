@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -35,6 +35,7 @@ def published_rule(vectors: NDArray[np.float64], threshold: float) -> tuple[list
     return clusters, similarity
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(GRID) - 1), max_size=25), st.sampled_from(THRESHOLDS))
 def test_equals_the_published_rule(picks: list[int], threshold: float) -> None:
     vectors = GRID[picks].reshape(-1, 3)
@@ -68,6 +69,7 @@ def test_no_items_no_clusters() -> None:
     assert clusters.shape == similarity.shape == (0,)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=12))
 def test_equal_keys_are_the_greedy_clusters_of_equality(keys: list[str]) -> None:
     array = np.array(keys)

@@ -4,7 +4,7 @@ import re
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcl_cli.measures.text import (
@@ -47,16 +47,19 @@ def test_normal_forms_by_hand(text: str, triviaqa: str, squad: str) -> None:
     assert squad_normalised(text) == squad
 
 
+@settings(deadline=None)
 @given(anything)
 def test_triviaqa_form_is_the_official_one(text: str) -> None:
     assert triviaqa_normalised(text) == official_triviaqa(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=string.printable, max_size=20))
 def test_answer_form_of_ascii_is_triviaqas(text: str) -> None:
     assert answer_form(text) == official_triviaqa(text)
 
 
+@settings(deadline=None)
 @given(anything)
 def test_a_form_is_its_own_form(text: str) -> None:
     assert answer_form(answer_form(text)) == answer_form(text)
@@ -124,6 +127,7 @@ def test_exact_match_and_f1_by_hand() -> None:
     assert token_f1("cat", []) == 0
 
 
+@settings(deadline=None)
 @given(texts, texts)
 def test_f1_is_symmetric_and_one_only_for_equal_words(one: str, other: str) -> None:
     value = token_f1(one, [other])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcl_cli.errors import BadOption, EnvironmentRefused
@@ -185,6 +185,7 @@ def test_the_hubs_cached_copy_is_the_same_encoder(default_ref: EncoderRef, tmp_p
     assert found_without_the_package(tmp_path) == f"{default_ref.name} {default_ref.identity}"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(2, 40), max_size=80), st.integers(1, 200))
 def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
     made = batches(lengths, budget)
