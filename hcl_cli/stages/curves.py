@@ -157,6 +157,7 @@ def _curve(group: dict[str, Any], table: pl.DataFrame, diversity: str, number: i
         table.join(position, on="question_id")
         .join(depth, on="exit_layer")
         .with_columns(cell=pl.col("q").cast(pl.Int64) * len(layers) + pl.col("k").cast(pl.Int64))
+        .select("cell", "k", "exit_layer", "correct", "cluster_id", "mean_prob", "relative_cost")
         .sort("cell", "mean_prob", "correct", "cluster_id")
     )
     cell = table["cell"].to_numpy()

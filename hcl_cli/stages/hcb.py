@@ -22,10 +22,9 @@ from hcl_cli.stages.resampled import Measured, measure
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["STAGE_VERSION", "ScoredInput", "Weights", "layer_tables", "parse_weights"]
+__all__ = ["ScoredInput", "Weights", "layer_tables", "parse_weights"]
 
 Floats = npt.NDArray[np.float64]
-STAGE_VERSION = 1  # raise it when the rows would change
 SCALES = ("raw", "minmax")
 # Largest value of a question and the smallest step to reckon with, for the intervals of each diversity.
 _SUPPORT = {"clusters": (0.0, math.inf, 1.0), "rarefied": (1.0, math.inf, 1.0), "entropy": (0.0, math.inf, math.log(2))}

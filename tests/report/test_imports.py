@@ -1,0 +1,17 @@
+"""A cache hit shows the table without paying for the libraries that computed it."""
+
+import subprocess
+import sys
+
+
+def test_showing_the_table_and_reading_the_weights_import_nothing_heavy():
+    code = """
+import sys
+from hcl_cli.report import files, labels, plots, tables, terminal
+from hcl_cli.stages.hcb import parse_weights
+parse_weights("script")
+heavy = {"polars", "scipy", "matplotlib", "torch", "pandas", "transformers"} & set(sys.modules)
+sys.exit(", ".join(sorted(heavy)) or None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
