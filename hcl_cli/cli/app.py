@@ -4,7 +4,6 @@
 4 the environment refused; 130 interrupted; 143 terminated.
 """
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -84,10 +83,6 @@ def main() -> NoReturn:
         code = 143
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # The reader has had enough (`hcl cat FILE | head`): nothing is lost, so this ends quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code)
 
 

@@ -1,6 +1,7 @@
 """`hcl cat` and `hcl export`: an artifact's rows as text, and a copy in another format."""
 
-import sys
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.hcb import check_export
 from hcl_cli.cli.inputs import input_paths
-from hcl_cli.cli.session import write_line
+from hcl_cli.cli.session import write_bytes, write_line
 from hcl_cli.errors import BadOption
 
 if TYPE_CHECKING:
@@ -37,15 +38,21 @@ def cat(
     frame = _read(input_paths([artifact] if artifact is not None else [], "hcl cat")[0])
     frame = frame.select(_chosen(columns, frame.columns)) if columns else frame
     frame = frame.head(limit) if limit is not None else frame
-    out = sys.stdout.buffer
+    for part in _pieces(frame, form):
+        write_bytes(part)
+
+
+def _pieces(frame: "pl.DataFrame", form: str) -> "Iterator[bytes]":
+    """The rows as bytes, ten thousand at a time; Python writes them, so that a closed pipe is seen as one."""
     if form == "arrow":
-        frame.write_ipc_stream(out)
-    elif form == "csv":
-        _flat(frame).write_csv(out)
-    else:
-        for part in frame.iter_slices(10_000):
-            part.write_ndjson(out)
-    out.flush()
+        buffer = io.BytesIO()
+        frame.write_ipc_stream(buffer)
+        yield buffer.getvalue()
+        return
+    if form == "csv":
+        yield _flat(frame.clear()).write_csv().encode()
+    for part in frame.iter_slices(10_000):
+        yield (_flat(part).write_csv(include_header=False) if form == "csv" else part.write_ndjson()).encode()
 
 
 def export(

@@ -25,14 +25,14 @@ def models(as_json: opt.JsonOpt = False) -> None:
 
     Example: hcl models
     """
-    from hcl_cli.models.catalogue import MODELS
+    from hcl_cli.models import catalogue
 
     rows = [
         {
             "name": m.name, "parameters": m.parameters, "layers": m.n_layers, "gated": m.gated, "licence": m.licence,
             "used by": ", ".join(m.used_by), "note": m.note,
         }
-        for m in MODELS
+        for m in catalogue.models()
     ]  # fmt: skip
     if not as_json:
         rows = [{name: row[name] for name in ("name", "parameters", "layers", "gated", "used by")} for row in rows]

@@ -77,8 +77,10 @@ def sample(
     stops = opt.parse_stops([_PLAIN_STOP] if stop is None else stop)
 
     # read
-    source = open_questions(_source_name(questions, dataset), columns=parse_columns(columns) if columns else None)
-    reference = resolve_model(model, memo=None if no_cache else store / "identities.json", warn=session.terminal.warn)
+    memo = None if no_cache else store / "identities.json"
+    mapping = parse_columns(columns) if columns else None
+    source = open_questions(_source_name(questions, dataset), columns=mapping, memo=memo, warn=session.terminal.warn)
+    reference = resolve_model(model, memo=memo, warn=session.terminal.warn)
     layers = opt.parse_exit_layers(exit_layers, reference.n_layers, reference.name)
     template = open_prompt(prompt)
     n_questions = source.n_questions if limit is None else min(limit, source.n_questions)
@@ -124,12 +126,15 @@ def sample(
         from hcl_cli.stages.sample import Protocol, sampled
 
         if not loaded:
+            folder = fetch_weights(reference, code=trust_remote_code is not None).folder
             loaded.append(
                 load_model(
-                    fetch_weights(reference).folder, dtype=str(recipe.dtype), device=resolve_device(device),
+                    folder,
+                    dtype=str(recipe.dtype),
+                    device=resolve_device(device),
                     trust_remote_code=trust_remote_code is not None,
                 )
-            )  # fmt: skip
+            )
         return sampled(
             loaded[0],
             source.load(),

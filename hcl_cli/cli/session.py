@@ -168,9 +168,18 @@ def _forward_log(terminal: Terminal) -> None:
 
 def write_line(text: str) -> None:
     """One line on stdout, flushed; names that are not UTF-8 go out as the bytes they came in as."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(os.fsencode(text) + b"\n")
-    sys.stdout.buffer.flush()
+    write_bytes(os.fsencode(text) + b"\n")
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes on stdout, flushed. A reader who has had enough (`| head`) ends the command quietly, with exit code 0."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
 
 
 def library_versions() -> dict[str, str]:

@@ -65,7 +65,7 @@ _ALL = (
     Source(
         "lab",
         "questions",
-        "MIT",
+        "CC0-1.0",
         "questions about the small world that the lab models were trained on",
         ("lab", "questions.parquet"),
         "written for this project",
@@ -73,7 +73,7 @@ _ALL = (
     Source(
         "lab-statements",
         "statements",
-        "MIT",
+        "CC0-1.0",
         "true and false statements about the same world, for probes",
         ("lab", "statements.parquet"),
         "written for this project",
