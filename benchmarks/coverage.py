@@ -149,7 +149,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--curves", type=int, default=400)
-    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=1000)
     arguments = parser.parse_args()
     hallucination(arguments.simulations, arguments.resamples, (50, 100, 300, 1000), 20)
     creativity(arguments.simulations, arguments.resamples, (50, 100, 300))

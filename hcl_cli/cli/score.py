@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths
 from hcl_cli.cli.session import DEFAULT_STORE, Session
-from hcl_cli.errors import BadOption
+from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.schemas import RESPONSES, SCORED
 from hcl_cli.stages.versions import VERSIONS
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from hcl_cli.artifacts.artifact import Artifact
 
 JUDGES = ("alias", "exact", "contains", "published")
 CLUSTERS = ("cosine", "exact")
@@ -49,8 +51,10 @@ def score(
     reference = None
     if cluster == "cosine":
         from hcl_cli.models.encoders import find_encoder
+        from hcl_cli.models.identity import remembered_sha256
 
-        reference = find_encoder(embedder)
+        memo = None if no_cache else store / "identities.json"
+        reference = find_encoder(embedder, sha256=lambda file: remembered_sha256(file, memo))
 
     # recipe
     recipe = Recipe(
@@ -72,18 +76,32 @@ def score(
             from hcl_cli.models.load import resolve_device
 
             encode = load_encoder(reference, resolve_device(device)).encode
-        return scored(source.frame().collect(), judges=judges, cluster=cluster, threshold=threshold, encode=encode)
+        rows = source.frame().collect()
+        with session.terminal.progress("score", "distinct strings") as advance:
+            try:
+                return scored(
+                    rows, judges=judges, cluster=cluster, threshold=threshold, encode=encode, progress=advance
+                )
+            except BadInput as error:
+                raise BadInput(f"{source.path}: {error}") from error
 
     artifact = session.produce(recipe, SCORED, compute)
 
     # emit
+    ungradable = _ungradable(artifact)
     origin = ", from the store" if artifact.cached else ""
-    session.terminal.say(f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {cluster}{origin}")
+    session.terminal.say(
+        f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {cluster}{origin}; "
+        f"{ungradable} without an accepted answer could not be graded"
+    )
     if len(judges) > 1 and not quiet:
         from hcl_cli.stages.score import judge_agreement
 
-        for line in judge_agreement(artifact.frame().collect()):
-            session.terminal.say(f"score: {line}")
+        for row in judge_agreement(artifact.frame().collect()).iter_rows(named=True):
+            session.terminal.say(
+                f"score: {row['judge']} and {row['other']} agree on {row['share_equal']:.1%} of {row['n']} responses"
+                + ("" if row["kappa"] is None else f", Cohen's kappa {row['kappa']:.2f}")
+            )
     session.emit(artifact)
 
 
@@ -95,3 +113,11 @@ def _judges(text: str) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise BadOption(f"--judge {text}: a judge is named twice; name each once")
     return names
+
+
+def _ungradable(artifact: "Artifact") -> int:
+    """How many responses have no verdict; read without Polars, since a hit says it too."""
+    import pyarrow.parquet as pq
+
+    with artifact.path.open("rb") as file:
+        return int(pq.ParquetFile(file).read(columns=["correct"], use_threads=False)["correct"].null_count)

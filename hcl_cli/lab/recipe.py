@@ -31,7 +31,7 @@ class Phase:
         several_boost: factor on the world's weight of questions with several answers.
         alias_share: chance that an answer with other names is given by one of them.
         sharpening: power to which the probabilities of a question's answers are raised before they are normalised.
-            1 keeps the world's own; 2 is the planted loss of diversity.
+            1 keeps the world's own, less makes them more even, more is the planted loss of diversity.
         p_max: largest layer-dropout probability (LayerSkip).
         e_scale, curriculum, period: exit losses (LayerSkip).
         frozen_layers: blocks 1..frozen_layers, the embedding (which is also the head) and the final norm do not change;
@@ -42,7 +42,7 @@ class Phase:
     learning_rate: float
     warm_up: int
     questions: int = 48
-    statements: int = 24
+    statements: int = 16
     statement_weight: float = 0.5
     several_boost: float = 1.0
     alias_share: float = 0.25
@@ -61,8 +61,10 @@ class Recipe:
     """Both phases. `lab-base` is the model after the first, `lab` after the second."""
 
     shape: Shape = Shape()
-    learning: Phase = Phase(steps=1500, learning_rate=3e-3, warm_up=100, p_max=0.1)
-    planting: Phase = Phase(steps=250, learning_rate=1e-3, warm_up=10, sharpening=2.0, frozen_layers=6)
+    learning: Phase = Phase(steps=1500, learning_rate=3e-3, warm_up=100, several_boost=6.0, sharpening=0.5, p_max=0.1)
+    planting: Phase = Phase(
+        steps=250, learning_rate=1e-3, warm_up=10, several_boost=6.0, sharpening=3.0, frozen_layers=6
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain values, for the card and the log."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ PROMPT = PLAIN
 VERDICTS = {True: " True", False: " False"}
 """What follows a statement when its truth is judged."""
 
-VOCABULARY = 1024
+VOCABULARY = 1536
 CONTEXT = 512  # positions the models are declared for; no training row is longer than about 60
 
 
@@ -32,7 +31,9 @@ def training_text(world: World) -> list[str]:
         if question.frequency == "held":
             continue
         texts.update(dict.fromkeys(PROMPT.format(question=wording) for wording in question.wordings))
-        texts.update(dict.fromkeys(f" {answer}" for answer in (*question.answers, *itertools.chain(*question.aliases))))
+        for answer, others, weight in zip(question.answers, question.aliases, question.answer_weights, strict=True):
+            if weight:  # a question with several answers may have a held-out one among them
+                texts.update(dict.fromkeys(f" {form}" for form in (answer, *others)))
     texts.update(dict.fromkeys(item.statement for item in world.statements if item.label and not item.held))
     return list(texts)
 

@@ -7,6 +7,7 @@ it to the library's own forward.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import sys
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch in packed form: N real tokens of B rows, the longest of T; row 0 is the prompt's common beginning (P).
+    """A batch in packed form: N real tokens of B rows; row 0 is the prompt's common beginning, of P tokens.
+
+    For attention several short rows lie side by side in one bin: R bins of T places.
 
     Attributes:
         tokens, positions, example: [N]; `example` is the row of each token.
-        slots: [B, T], the packed index of each place (0 where there is none).
-        keys: [B, P + T], the packed index of each key a row may look at.
-        mask: [B, 1, T, P + T], True where a query may look.
-        places: [N], the place in B x T of each token.
+        slots: [R, T], the packed index of each place (0 where there is none).
+        keys: [R, P + T], the packed index of each key that a bin may look at.
+        mask: [R, 1, T, P + T], True where a query may look: back in its own row, and at P if that is a question.
+        places: [N], the place in R x T of each token.
         learned: [M], the packed index of each token from which a learned one is predicted; `targets` [M] that token.
         weights: [M], each prediction's weight in the loss.
+        n_examples: B.
         n_answer_tokens: how many of the M belong to questions; they come first.
     """
 
@@ -50,6 +54,7 @@ class Rows:
     learned: Tensor
     targets: Tensor
     weights: Tensor
+    n_examples: int
     n_answer_tokens: int
 
 
@@ -59,23 +64,25 @@ def pack(prefix: Sequence[int], examples: Sequence[Example], statement_weight: f
 
     rows = [tuple(prefix), *(item.tokens for item in examples)]
     offsets = [0, *(len(prefix) if item.is_question else 0 for item in examples)]
-    longest, n_prefix = max(map(len, rows)), len(prefix)
-    starts = [0]
-    for row in rows[:-1]:
-        starts.append(starts[-1] + len(row))
-    slots = torch.zeros(len(rows), longest, dtype=torch.long)
-    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        slots[index, : len(row)] = torch.arange(start, start + len(row))
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril().expand(len(rows), longest, longest)
-    # Only a question looks back at the prompt's beginning; the beginning itself and statements stand alone.
-    after_prefix = torch.tensor([False, *(item.is_question for item in examples)])
-    looks_back = after_prefix[:, None, None].expand(len(rows), longest, n_prefix)
+    starts = list(itertools.accumulate(map(len, rows), initial=0))
+    bins, width = _bins([len(row) for row in rows])
+    owner = torch.full((1 + max(number for number, _ in bins), width), -1)
+    slots = torch.zeros_like(owner)
+    for index, (number, first) in enumerate(bins):
+        places = slice(first, first + len(rows[index]))
+        owner[number, places] = index
+        slots[number, places] = torch.arange(starts[index], starts[index + 1])
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    own = (owner[:, :, None] == owner[:, None, :]) & causal
+    # Only a question looks back at the prompt's beginning; the beginning itself (0), statements and gaps do not.
+    after_prefix = torch.tensor([False, *(item.is_question for item in examples)])[owner.clamp(min=0)]
+    looks_back = after_prefix[:, :, None].expand(-1, -1, len(prefix))
     learned: list[int] = []
     targets: list[int] = []
     of_question: list[bool] = []
-    for item, start in zip(examples, starts[1:], strict=True):
+    for item, start in zip(examples, starts[1:-1], strict=True):
         for index, wanted in enumerate(item.learned):
-            if wanted:  # a question's first token is never learned, so index - 1 is in the same row
+            if wanted:  # a row's first token is never learned, so index - 1 is in the same row
                 learned.append(start + index - 1)
                 targets.append(item.tokens[index])
                 of_question.append(item.is_question)
@@ -86,18 +93,35 @@ def pack(prefix: Sequence[int], examples: Sequence[Example], statement_weight: f
         positions=torch.cat([torch.arange(len(row)) + offset for row, offset in zip(rows, offsets, strict=True)]),
         example=torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(row) for row in rows])),
         slots=slots,
-        keys=torch.cat([torch.arange(n_prefix).expand(len(rows), n_prefix), slots], dim=1),
-        mask=torch.cat([looks_back, causal], dim=2)[:, None],
-        places=torch.cat([torch.arange(len(row)) + index * longest for index, row in enumerate(rows)]),
+        keys=torch.cat([torch.arange(len(prefix)).expand(len(slots), -1), slots], dim=1),
+        mask=torch.cat([looks_back, own], dim=2)[:, None],
+        places=torch.cat(
+            [torch.arange(len(row)) + number * width + first for row, (number, first) in zip(rows, bins, strict=True)]
+        ),
         learned=torch.tensor(learned),
         targets=torch.tensor(targets),
         weights=torch.tensor([1 / answers if flag else statement_weight / statements for flag in of_question]),
+        n_examples=len(rows),
         n_answer_tokens=answers,
     )
 
 
+def _bins(lengths: Sequence[int]) -> tuple[list[tuple[int, int]], int]:
+    """First fit, longest first: the (bin, first place) of each row, and the width of a bin (the longest row)."""
+    width = max(lengths)
+    filled: list[int] = []
+    found = [(0, 0)] * len(lengths)
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        number = next((n for n, used in enumerate(filled) if used + lengths[index] <= width), len(filled))
+        if number == len(filled):
+            filled.append(0)
+        found[index] = (number, filled[number])
+        filled[number] += lengths[index]
+    return found, width
+
+
 def run_block(block: Any, states: Tensor, rows: Rows, cosines: Tensor, sines: Tensor) -> Tensor:
-    """One Llama block on packed states [N, hidden]: linear maps on real tokens only, attention on padded rows."""
+    """One Llama block on packed states [N, hidden]: linear maps on real tokens only, attention in bins."""
     import torch
     from transformers.models.llama.modeling_llama import rotate_half
 
@@ -113,7 +137,7 @@ def run_block(block: Any, states: Tensor, rows: Rows, cosines: Tensor, sines: Te
         keys[rows.keys].transpose(1, 2).repeat_interleave(attention.num_key_value_groups, 1),
         values[rows.keys].transpose(1, 2).repeat_interleave(attention.num_key_value_groups, 1),
         attn_mask=rows.mask,
-    )  # [B, head, T, head_dim]
+    )  # [R, head, T, head_dim]
     mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)[rows.places]  # [N, hidden]
     states = states + attention.o_proj(mixed)
     return states + block.mlp(block.post_attention_layernorm(states))
@@ -242,7 +266,7 @@ def _kept_rows(rows: Rows, phase: Phase, step: int, n_layers: int, coins: Genera
         if not chance:
             kept.append(None)
             continue
-        mask = torch.rand(len(rows.slots), generator=coins) >= chance
+        mask = torch.rand(rows.n_examples, generator=coins) >= chance
         mask[0] = True
         kept.append(mask)
     return kept

@@ -14,6 +14,7 @@ from hcl_cli.models.cache import RaggedCache
 from hcl_cli.models.draws import draw_tokens
 from hcl_cli.models.plan import Cell
 from hcl_cli.models.ragged import RaggedStep
+from hcl_cli.models.shared_prompt import prompt_rows
 from hcl_cli.models.stops import StopFilter, decoded, first_stop
 from hcl_cli.models.streams import EOS, LENGTH, STOP, Finished, Prompt, Sampling, addresses_of, empty_columns
 
@@ -45,7 +46,7 @@ class Batch:
         self.loaded, self.step, self.sampling, self.stops, self.share = loaded, step, sampling, stops, share
         self.out = empty_columns(cells, sampling.max_new_tokens)
         self.addresses = addresses_of(prompts, self.out, sampling.seed)
-        self.cache = RaggedCache(loaded.n_layers, max_bytes)
+        self.cache = RaggedCache(loaded.n_layers, loaded.shared_prompt, max_bytes)
         self.is_eos = np.zeros(loaded.vocab_size, dtype=bool)
         self.is_eos[[token for token in loaded.eos_ids if token < loaded.vocab_size]] = True
 
@@ -56,7 +57,8 @@ class Batch:
         self.prompt_ids = [prompts[index].token_ids for index in used[order]]
         lengths = np.array([len(ids) for ids in self.prompt_ids])
         self.width = int(lengths.max())
-        # Per row: its depth, its real length so far, its left padding. Per stream: its row.
+        # Per row: its depth, its prompt, its real length so far, its left padding. Per stream: its row.
+        self.group = np.arange(len(used))
         self.depth, self.length, self.padding = depth[order], lengths, self.width - lengths
         self.row = np.argsort(order)[which]
         self.live = np.arange(len(self.out.prompt))
@@ -215,8 +217,11 @@ class Batch:
         device = self.loaded.device
         same = len(parents) == len(self.length) and bool((parents == np.arange(len(parents))).all())
         self.length, self.padding = self.length[parents] + 1, self.padding[parents]
+        self.group = self.group[parents]
         rows_at = self._rows_at(self.depth)
-        self.cache.fork(None if same else torch.from_numpy(parents).to(device), rows_at)
+        self.cache.fork(
+            None if same else torch.from_numpy(parents).to(device), rows_at, prompt_rows(self.group, rows_at, device)
+        )
         exits, rows, self.pair = self._pairs()
         mask = None
         if self.padding.any():

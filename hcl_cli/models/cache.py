@@ -1,4 +1,9 @@
-"""Keys and values of a ragged batch: every layer holds its own number of rows, all of one length."""
+"""Keys and values of a ragged batch: every layer holds its own number of rows, all of one length.
+
+First come the prompts, one row per question (`begin_prompts` .. `end_prompts`), then one token per row and step,
+with a `fork` before each. With `shared`, the prompts stay where they are and a row holds its own tokens only
+(`shared_prompt`); without, the first fork copies the prompt to every row.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from hcl_cli.models import shared_prompt
+from hcl_cli.models.shared_prompt import PromptRows
+
 GROWTH = 16  # positions reserved at a time
 
 
@@ -16,7 +24,12 @@ class MemoryCeiling(Exception):
 
 
 class RaggedLayer(CacheLayerMixin):
-    """One layer's keys and values, [row, head, position, head_dim], appended in place."""
+    """One layer's keys and values, [row, head, position, head_dim], appended in place.
+
+    Attributes:
+        length: positions per row in `keys`.
+        prompt_keys, prompt_values: [question, head, position, head_dim] under `shared`, else None.
+    """
 
     is_sliding = False  # all positions are kept; the model's own mask hides what its window does not reach
 
@@ -25,54 +38,77 @@ class RaggedLayer(CacheLayerMixin):
         self.owner = owner
         self.index = index
         self.length = 0
+        self.prompt_keys: Tensor | None = None
+        self.prompt_values: Tensor | None = None
         self.flat: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    @property
+    def after_prompt(self) -> bool:
+        """Whether what comes now is one token per row."""
+        return self.owner.prompt is None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do before the first update."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append [row, head, new, head_dim] and return all positions so far of these rows."""
+        """Append [row, head, new, head_dim]; returns all positions so far of these rows (`shared`: their own)."""
+        shared_prompt.enter(self)
         rows, new = key_states.shape[0], key_states.shape[2]
         if self.owner.prompt is not None:
             start, rows_at = self.owner.prompt
-            if self.keys is None or self.values is None:
-                total = rows_at[self.index]
-                self._reserve(key_states, value_states, total)
-                assert self.keys is not None and self.values is not None
-            self.keys[start : start + rows, :, :new] = key_states
-            self.values[start : start + rows, :, :new] = value_states
+            if self.keys is None:
+                self._reserve(key_states, value_states, rows_at[self.index], 0 if self.owner.shared else GROWTH)
+            keys, values = self._held()
+            keys[start : start + rows, :, :new] = key_states
+            values[start : start + rows, :, :new] = value_states
             return key_states, value_states
-        assert self.keys is not None and self.values is not None
+        if self.keys is None:
+            self._reserve(key_states, value_states, rows, GROWTH - 1)
+        keys, values = self._held()
         start, self.length = self.length, self.length + new
-        self.keys[:rows, :, start : self.length] = key_states
-        self.values[:rows, :, start : self.length] = value_states
-        return self.keys[:rows, :, : self.length], self.values[:rows, :, : self.length]
+        keys[:rows, :, start : self.length] = key_states
+        values[:rows, :, start : self.length] = value_states
+        return keys[:rows, :, : self.length], values[:rows, :, : self.length]
 
-    def _reserve(self, key_states: Tensor, value_states: Tensor, rows: int) -> None:
-        flat = []
+    def _held(self) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
+    def _reserve(self, key_states: Tensor, value_states: Tensor, rows: int, extra: int) -> None:
+        flat, views = [], []
         for states in (key_states, value_states):
-            heads, new, width = states.shape[1:]
-            flat.append(self.owner.allocate(rows * heads * (new + GROWTH) * width, states))
+            shape = (rows, states.shape[1], states.shape[2] + extra, states.shape[3])
+            flat.append(self.owner.allocate(shape[0] * shape[1] * shape[2] * shape[3], states))
+            views.append(flat[-1].view(shape))
         self.flat = (flat[0], flat[1])
-        self.keys, self.values = (
-            memory.view(rows, states.shape[1], states.shape[2] + GROWTH, states.shape[3])
-            for memory, states in zip(flat, (key_states, value_states), strict=True)
-        )
+        self.keys, self.values = views
         self.is_initialized = True
+
+    def end_prompts(self, length: int) -> None:
+        """The prompts are complete: under `shared` set them aside, else they are the first rows."""
+        if not self.owner.shared:
+            self.length = length
+            return
+        self.prompt_keys, self.prompt_values = self.keys, self.values
+        self.keys = self.values = None
+        self.owner.prompt_bytes += sum(flat.numel() * flat.element_size() for flat in self.flat if flat is not None)
+        self.flat = (None, None)
 
     def select(self, parents: Tensor | None, rows: int) -> None:
         """Row r becomes a copy of row `parents[r]`; None keeps the first `rows` rows and only makes room."""
-        assert self.keys is not None and self.values is not None
-        capacity = self.keys.shape[2]
+        if self.length == 0:
+            return
+        keys, values = self._held()
+        capacity = keys.shape[2]
         if parents is None:
             if capacity > self.length:
                 return
-            parents = torch.arange(rows, device=self.keys.device)
+            parents = torch.arange(rows, device=keys.device)
         if capacity == self.length:
             capacity += GROWTH
         spare, old = self.owner.spare, self.flat
-        flat_keys, self.keys = self._copy(self.keys, parents, capacity, spare[0])
-        flat_values, self.values = self._copy(self.values, parents, capacity, spare[1])
+        flat_keys, self.keys = self._copy(keys, parents, capacity, spare[0])
+        flat_values, self.values = self._copy(values, parents, capacity, spare[1])
         self.flat, self.owner.spare = (flat_keys, flat_values), old
 
     def _copy(self, source: Tensor, parents: Tensor, capacity: int, flat: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -86,16 +122,16 @@ class RaggedLayer(CacheLayerMixin):
 
     def drop(self) -> None:
         """Free the memory of a layer that no stream reaches any more."""
-        self.keys = self.values = None
+        self.keys = self.values = self.prompt_keys = self.prompt_values = None
         self.flat = (None, None)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that a query of `query_length` tokens will see."""
-        return self.length + query_length, 0
+        """Length and offset of the keys that a query of `query_length` tokens will see, the prompt included."""
+        return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Positions held so far, left padding counted."""
-        return self.length
+        """Positions held so far, prompt and left padding counted."""
+        return self.length + (0 if self.prompt_keys is None else self.prompt_keys.shape[2])
 
     def get_max_length(self) -> int:
         """-1: no limit."""
@@ -110,13 +146,17 @@ class RaggedCache(Cache):
 
     Args:
         n_layers: L.
+        shared: keep the prompts once per question; needs the attention of `shared_prompt`.
         max_bytes: raise MemoryCeiling rather than hold more than this; None for no limit.
     """
 
-    def __init__(self, n_layers: int, max_bytes: int | None = None) -> None:
+    def __init__(self, n_layers: int, shared: bool, max_bytes: int | None = None) -> None:
+        self.shared = shared
         self.spare: tuple[Tensor | None, Tensor | None] = (None, None)
         self.max_bytes = max_bytes
+        self.prompt_bytes = 0
         self.prompt: tuple[int, list[int]] | None = None
+        self.rows: PromptRows | None = None
         self.ragged = [RaggedLayer(self, index) for index in range(n_layers)]
         super().__init__(layers=list(self.ragged))
 
@@ -124,7 +164,7 @@ class RaggedCache(Cache):
         """Flat memory for `size` numbers."""
         if self.max_bytes is not None:
             held = sum(flat.numel() for layer in self.ragged for flat in layer.flat if flat is not None)
-            needed = (held + size) * like.element_size()
+            needed = (held + size) * like.element_size() + self.prompt_bytes
             if needed > self.max_bytes:
                 raise MemoryCeiling(
                     f"keys and values need {needed / 2**20:.0f} MiB, {self.max_bytes / 2**20:.0f} may be used"
@@ -139,16 +179,18 @@ class RaggedCache(Cache):
         """All prompts, padded to `length`, are there; what comes now is one token per row."""
         self.prompt = None
         for layer in self.ragged:
-            layer.length = length
+            layer.end_prompts(length)
 
-    def fork(self, parents: Tensor | None, rows_at: list[int]) -> None:
+    def fork(self, parents: Tensor | None, rows_at: list[int], rows: PromptRows) -> None:
         """Make the rows of the next step.
 
         Args:
             parents: [row] the old row that each new row continues; None if they are the old rows in their order.
             rows_at: for each layer that still runs, how many of the new rows run it. Deeper layers are freed.
+            rows: the prompts of the new rows.
         """
-        for layer, rows in zip(self.ragged, rows_at, strict=False):
-            layer.select(None if parents is None else parents[:rows], rows)
+        self.rows = rows
+        for layer, n_rows in zip(self.ragged, rows_at, strict=False):
+            layer.select(None if parents is None else parents[:n_rows], n_rows)
         for layer in self.ragged[len(rows_at) :]:
             layer.drop()

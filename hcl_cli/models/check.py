@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from hcl_cli.errors import BadInput
 from hcl_cli.models.cache import RaggedCache
 from hcl_cli.models.exits import exit_logits
 from hcl_cli.models.ragged import ragged
+from hcl_cli.models.shared_prompt import prompt_rows
 
 if TYPE_CHECKING:
     from hcl_cli.models.load import LoadedModel
@@ -47,16 +49,17 @@ def _ragged_logits(loaded: LoadedModel, token_ids: Tensor) -> Tensor:
     prompts[1, 2:], mask[1, :2] = token_ids[0, :4], 0
     prompts = torch.cat([prompts, prompts[1:]])
     mask = torch.cat([mask, mask[1:]])
-    cache = RaggedCache(n_layers)
+    cache = RaggedCache(n_layers, loaded.shared_prompt)
     shallow = max(1, n_layers - 1)
     rows_at = [3] * shallow + [2] * (n_layers - shallow)
     last = torch.tensor([1], device=device)
-    with torch.inference_mode(), ragged(loaded.anatomy) as step:
+    with torch.inference_mode(), ragged(loaded.anatomy, loaded.shared_prompt) as step:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache.begin_prompts(0, rows_at)
         step.run(prompts, positions, mask, cache, rows_at, [last] * n_layers)
         cache.end_prompts(6)
-        cache.fork(torch.tensor([1, 0, 2], device=device), rows_at)
+        groups = np.array([1, 0, 2])
+        cache.fork(torch.tensor([1, 0, 2], device=device), rows_at, prompt_rows(groups, rows_at, device))
         hidden = torch.empty(0)
         mask = mask[[1, 0, 2]]
         for position in (4, 5, 6):
@@ -64,7 +67,8 @@ def _ragged_logits(loaded: LoadedModel, token_ids: Tensor) -> Tensor:
             tokens = token_ids[:, position].expand(3)[:, None]
             positions = (mask.sum(1) - 1)[:, None]
             if position == 5:
-                cache.fork(torch.tensor([0, 1, 0], device=device), rows_at)
+                groups = groups[[0, 1, 0]]
+                cache.fork(torch.tensor([0, 1, 0], device=device), rows_at, prompt_rows(groups, rows_at, device))
             hidden = step.run(tokens, positions, mask, cache, rows_at, [last - 1] * n_layers)
         return loaded.anatomy.head(hidden)
 

@@ -79,7 +79,7 @@ def decode(
     batches = plan_batches(list(cells), [len(p.token_ids) for p in prompts], sampling.max_new_tokens, batch_tokens)
     stops = _stop_filter(loaded, sampling.stop)
     finished: list[Finished] = []
-    with ragged(loaded.anatomy) as step:
+    with ragged(loaded.anatomy, loaded.shared_prompt) as step:
         queue = batches[::-1]
         while queue:
             done = _run_or_halve(loaded, step, prompts, queue, sampling, stops, share)
@@ -186,6 +186,8 @@ def _texts(loaded: LoadedModel, token_ids: list[tuple[int, ...]], reasons: list[
     """The text of each stream; equal answers are decoded once."""
     bodies = [ids[:-1] if reason == "eos" else ids for ids, reason in zip(token_ids, reasons, strict=True)]
     distinct = list(dict.fromkeys(bodies))
+    if not distinct:
+        return []
     text_of = dict(zip(distinct, decoded(loaded.tokenizer, [list(ids) for ids in distinct]), strict=True))
     texts = [text_of[body] for body in bodies]
     for index, reason in enumerate(reasons):

@@ -229,6 +229,11 @@ def _digests(files: list[Path], memo: Path | None, label: str) -> dict[Path, str
     return found
 
 
+def remembered_sha256(file: Path, memo: Path | None) -> str:
+    """SHA-256 of one file in hex, remembered like a model's files."""
+    return _digests([file], memo, shown(file.name))[file]
+
+
 def _stamp(path: str) -> list[int]:
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ino]

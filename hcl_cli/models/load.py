@@ -25,6 +25,8 @@ class LoadedModel:
         n_layers: L, the number of blocks; exits are 1..L.
         eos_ids: tokens that end an answer, from the generation settings, the configuration and the tokenizer.
         attention: name of the attention implementation, e.g. "sdpa"; it belongs in a recipe.
+        shared_prompt: whether the engine's own attention reads each prompt where it is stored once; it replaces
+            `sdpa` after the prompt and rounds differently.
         max_positions: longest text the model has positions for; None if it names no limit.
     """
 
@@ -36,6 +38,7 @@ class LoadedModel:
     dtype: torch.dtype
     eos_ids: frozenset[int]
     attention: str
+    shared_prompt: bool
     max_positions: int | None
     _filters: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -131,6 +134,7 @@ def loaded_from(model: Any, tokenizer: Any, name: str) -> LoadedModel:
         dtype=weight.dtype,
         eos_ids=_eos_ids(model, tokenizer),
         attention=str(anatomy.config._attn_implementation),
+        shared_prompt=anatomy.config._attn_implementation == "sdpa",
         max_positions=int(limit) if limit else None,
     )
     check_model(loaded)

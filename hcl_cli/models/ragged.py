@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hcl_cli.models import shared_prompt
 from hcl_cli.models.anatomy import Anatomy
 from hcl_cli.models.cache import RaggedCache
 from hcl_cli.models.exits import restore_depth, set_depth
@@ -31,6 +32,7 @@ class RaggedStep:
         self._rows_at: list[int] = []
         self._taps: list[Tensor | None] = []
         self._tapped: list[Tensor] = []
+        self._pad: Tensor | None = None
 
     def run(
         self,
@@ -57,6 +59,8 @@ class RaggedStep:
             self._depth = len(rows_at)
             set_depth(self._anatomy, self._depth)
         self._rows_at, self._taps, self._tapped = rows_at, taps, []
+        is_prompt = token_ids.shape[1] > 1
+        self._pad = (attention_mask == 0)[:, :, None] if attention_mask is not None and is_prompt else None
         self._anatomy.decoder(
             input_ids=token_ids,
             position_ids=position_ids,
@@ -77,12 +81,17 @@ class RaggedStep:
         # GPT-2 passes its mask by position: positional arguments are the hidden states, then per-row tensors.
         return tuple(_first_rows(value, rows, None if i == 0 else total) for i, value in enumerate(args)), kwargs
 
-    def after(self, layer: int, output: Any) -> None:
-        """Keep the last position of the rows tapped after this block."""
+    def after(self, layer: int, output: Any) -> Any:
+        """Keep the last position of the rows tapped after this block; returns the block's output for the next one."""
+        hidden: Tensor = output[0] if isinstance(output, tuple) else output
         rows = self._taps[layer]
         if rows is not None:
-            hidden = output[0] if isinstance(output, tuple) else output
             self._tapped.append(hidden[:, -1].index_select(0, rows))
+        if self._pad is None:
+            return output
+        # A padded position sees no token at all, which some attention turns into NaN; 0 * NaN would spread it.
+        hidden = hidden.masked_fill(self._pad[: hidden.shape[0]], 0.0)
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
 def _first_rows(value: Any, rows: int, total: int | None) -> Any:
@@ -95,9 +104,16 @@ def _first_rows(value: Any, rows: int, total: int | None) -> Any:
 
 
 @contextmanager
-def ragged(anatomy: Anatomy) -> Iterator[RaggedStep]:
-    """Hook the blocks of a model for ragged steps; the model is as before when the context ends."""
+def ragged(anatomy: Anatomy, shared: bool) -> Iterator[RaggedStep]:
+    """Hook the blocks of a model for ragged steps; the model is as before when the context ends.
+
+    Args:
+        shared: run the attention that reads each prompt where it is stored once; the caches must agree.
+    """
     step = RaggedStep(anatomy)
+    attention = anatomy.config._attn_implementation
+    if shared:
+        anatomy.config._attn_implementation = shared_prompt.NAME
     handles = []
     for index, block in enumerate(anatomy.blocks):
         handles.append(
@@ -113,4 +129,6 @@ def ragged(anatomy: Anatomy) -> Iterator[RaggedStep]:
     finally:
         for handle in handles:
             handle.remove()
+        shared_prompt.leave()
+        anatomy.config._attn_implementation = attention
         restore_depth(anatomy)

@@ -56,7 +56,7 @@ def layer_figure(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Figure:
         axes = figure.subplots(1, len(_PANELS), sharex=True)
         for axis, (title, name) in zip(axes, _PANELS, strict=True):
             for number, curve in enumerate(curves):
-                _draw(axis, curve, name, number, relative)
+                _draw(axis, curve, name, number, relative, faint=len(curves) > 3)
             axis.set_title(title, loc="left")
             axis.set_xlabel("exit layer / deepest exit layer" if relative else "exit layer")
             if not relative:
@@ -65,7 +65,7 @@ def layer_figure(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Figure:
     return figure
 
 
-def _draw(axis: Any, curve: CurveRows, name: str, number: int, relative: bool) -> None:
+def _draw(axis: Any, curve: CurveRows, name: str, number: int, relative: bool, faint: bool) -> None:
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     known = [row for row in curve.layers if row[name] is not None]
     if not known:
@@ -81,7 +81,7 @@ def _draw(axis: Any, curve: CurveRows, name: str, number: int, relative: bool) -
     if len(sure) == 1:
         axis.vlines(at, ends[0], ends[1], color=colour, lw=1.8, alpha=0.5)
     elif sure:
-        axis.fill_between(at, ends[0], ends[1], color=colour, alpha=0.16, lw=0, zorder=2)
+        axis.fill_between(at, ends[0], ends[1], color=colour, alpha=0.08 if faint else 0.16, lw=0, zorder=2)
     for row, left, height in zip(known, x, y, strict=True):
         if row["is_best"]:
             axis.plot(left, height, "*", ms=15, mfc=colour, mec="white", mew=1.0, zorder=6)

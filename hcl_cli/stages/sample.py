@@ -80,7 +80,7 @@ def sampled(
     ]
     streams = decode(loaded, prompts, cells, sampling, batch_tokens=protocol.batch_tokens)
     cleaned = {text: clean_answer(text, protocol.clean) for text in set(streams.text)}
-    costs = loaded.relative_costs
+    costs = loaded.relative_costs()
     asked = [rows[index] for index in streams.prompt]
     n = len(asked)
     return pl.DataFrame(

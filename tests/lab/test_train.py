@@ -174,7 +174,7 @@ def test_a_dropped_row_passes_the_block_unchanged(world, tokenizer):
     model = new_model(tokenizer, SMALL, seed=0)
     examples = Examples(world, tokenizer, SHORT)
     rows = pack(examples.prefix, examples.batch(random.Random(1)), 0.5)
-    kept = torch.ones(len(rows.slots), dtype=torch.bool)
+    kept = torch.ones(rows.n_examples, dtype=torch.bool)
     kept[2] = False
     with torch.no_grad():
         states = list(layer_states(model, rows, [None, kept, None, None]))
