@@ -109,8 +109,8 @@ def _conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
     types: dict[str, Any] = {
         "model": pl.String, "dataset": pl.String, "strategy": pl.String, "method": pl.String,
         "temperature": pl.Float64, "top_p": pl.Float64, "question_id": pl.String, "question": pl.String,
-        "exit_layer": pl.Int16, "correct": pl.Boolean, "cluster_id": pl.Int32, "mean_prob": pl.Float64,
-        "relative_cost": pl.Float64,
+        "exit_layer": pl.Int16, "sample_index": pl.Int32, "correct": pl.Boolean, "cluster_id": pl.Int32,
+        "mean_prob": pl.Float64, "relative_cost": pl.Float64,
     }  # fmt: skip
     columns = []
     for name, kind in types.items():
@@ -130,6 +130,7 @@ def _conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
         raise BadInput(f"input {number}: {without_layer} rows have no exit_layer and the others do; fill it everywhere")
     # A file from elsewhere without the column holds one model, stopped nowhere: one layer.
     table = table.with_columns(pl.col("exit_layer").fill_null(1))
+    _refuse_repeats(table, number)
     correct = table.filter("correct")
     unclustered = correct["cluster_id"].null_count()
     if 0 < unclustered < correct.height:
@@ -137,6 +138,20 @@ def _conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
             f"input {number}: {unclustered} correct rows have no cluster_id and others do; run `hcl score` on it again"
         )
     return table
+
+
+def _refuse_repeats(table: pl.DataFrame, number: int) -> None:
+    """The same sample twice would count twice; a file without sample_index says nothing about that."""
+    if table["sample_index"].null_count():
+        return
+    key = [*GROUP, "question_id", "exit_layer", "sample_index"]
+    repeated = table.height - table.select(key).n_unique()
+    if repeated:
+        first = table.filter(table.select(key).is_duplicated()).row(0, named=True)
+        raise BadInput(
+            f"input {number}: {repeated} rows repeat another's sample, the first for question "
+            f"{first['question_id']!r}, exit_layer {first['exit_layer']}, sample_index {first['sample_index']}; keep each sample once"
+        )
 
 
 def _grouped(table: pl.DataFrame) -> list[tuple[tuple[Any, ...], pl.DataFrame]]:

@@ -141,7 +141,8 @@ def layer_tables(
     percentiles of the resamples with min-max scaling redone in each for creativity and hcb.
 
     Args:
-        inputs: SCORED columns; a file from elsewhere may lack all but `correct` and the question.
+        inputs: SCORED columns; a file from elsewhere may lack all but `correct` and the question. Without
+            `exit_layer` its answers are one layer, numbered 1; without `cluster_id` creativity is unknown.
         weights, scale_hallucination: see `parse_weights`; weights may also be given ready made.
         diversity: clusters, rarefied or entropy.
         n_bootstrap: resamples, >= 0; with 0 there is no interval and no share of wins.

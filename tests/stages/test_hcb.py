@@ -300,6 +300,10 @@ def test_a_file_from_elsewhere_needs_only_a_question_and_a_verdict():
         (lambda f: f.with_columns(pl.lit("two").alias("exit_layer")), "input 1, column exit_layer: String"),
         (lambda f: f.with_columns(question_id=None, question=None), "24 rows have neither question_id nor question"),
         (
+            lambda f: pl.concat([f, f.tail(2)]),
+            "2 rows repeat another's sample, the first for question 'q2', exit_layer 3",
+        ),
+        (
             lambda f: f.with_columns(exit_layer=pl.when(pl.col("exit_layer") > 1).then("exit_layer")),
             "8 rows have no exit_layer",
         ),
