@@ -22,31 +22,34 @@ _CHUNK = 1 << 20
 _ABANDONED_AFTER_S = 24 * 3600  # a temporary file of another host; one of this host is judged by its process
 
 
-def refused(error: OSError, where: Path) -> EnvironmentRefused:
+STORE_ADVICE = "name another store with --store or $HCL_STORE"
+OUTPUT_ADVICE = "name another file with -o"
+
+
+def refused(error: OSError, where: Path, advice: str = STORE_ADVICE) -> EnvironmentRefused:
     """The one line for a write that the system refused: full, not writable, or anything else."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return EnvironmentRefused(
-            f"{where}: disk full ({reason}); what was finished is kept: free some space or name another store with "
-            "--store or $HCL_STORE, and run the same command again"
+            f"{where}: disk full ({reason}); what was finished is kept: free some space or {advice}, "
+            "and run the same command again"
         )
     if error.errno in _REFUSED:
         return EnvironmentRefused(
-            f"{where}: cannot be written ({reason}); finished artifacts can still be read: name a store that can be "
-            "written with --store or $HCL_STORE"
+            f"{where}: cannot be written ({reason}); finished artifacts can still be read: {advice}"
         )
-    return EnvironmentRefused(f"{where}: {reason}; check the disk, or name another store with --store or $HCL_STORE")
+    return EnvironmentRefused(f"{where}: {reason}; check the disk, or {advice}")
 
 
 @contextmanager
-def refusing(where: Path) -> Iterator[None]:
+def refusing(where: Path, advice: str = STORE_ADVICE) -> Iterator[None]:
     """Turn an OSError of the block into EnvironmentRefused."""
     try:
         yield
     except BrokenPipeError:  # nothing of the store's: who reads our messages is gone
         raise
     except OSError as error:
-        raise refused(error, where) from error
+        raise refused(error, where, advice) from error
 
 
 def is_full(error: BaseException) -> bool:
@@ -209,13 +212,13 @@ def publish(path: Path, target: Path, sha256: str) -> None:
     sync_folder(target.parent)
 
 
-def ensure_writable(folder: Path) -> None:
+def ensure_writable(folder: Path, advice: str = STORE_ADVICE) -> None:
     """Find out before hours of work whether a folder can be made and written.
 
     Raises:
-        EnvironmentRefused: if not; names --store and $HCL_STORE.
+        EnvironmentRefused: if not; says what else to name.
     """
-    with refusing(folder):
+    with refusing(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
         with temporary(folder / "probe") as path, HashedFile(path) as file:
             file.write(b"hcl")
@@ -244,7 +247,7 @@ def copy_file(source: Path, out: Path, sha256: str) -> None:
     target = output_path(out)
     if target.exists() and target.samefile(source):
         return
-    with refusing(target), temporary(target) as path:
+    with refusing(target, OUTPUT_ADVICE), temporary(target) as path:
         with source.open("rb") as reader, HashedFile(path) as writer:
             while chunk := reader.read(_CHUNK):
                 writer.write(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +18,8 @@ from hcl_cli.artifacts.recipe import SHORT, document_base_key, document_key
 from hcl_cli.artifacts.shards import shard_base, shard_name
 
 _OTHER_FOLDERS = frozenset({"models"})
+_ARTIFACT = re.compile(r"[0-9a-f]{16}")  # names that are not ours are left alone: a store may lie among other files
+_SHARD = re.compile(r"\d{5,}-[0-9a-f]{16}")
 _ORPHAN_AFTER_S = 60.0  # a .sha256 is written just before its file
 
 
@@ -77,7 +80,7 @@ class GcReport:
 def entries(root: Path) -> Iterator[Entry]:
     """Every artifact of the store, by stage, the oldest first."""
     for stage in _stages(root):
-        found = [(path, path.stat()) for path in stage.glob("*.parquet")]
+        found = [(path, path.stat()) for path in _named(stage, _ARTIFACT)]
         for path, stat in sorted(found, key=lambda pair: (pair[1].st_mtime, pair[0].name)):
             key = table = rows = recipe = problem = None
             try:
@@ -94,10 +97,10 @@ def entries(root: Path) -> Iterator[Entry]:
 def verify(root: Path) -> Iterator[Verdict]:
     """Check every artifact and shard of the store in full."""
     for stage in _stages(root):
-        for path in sorted(stage.glob("*.parquet")):
+        for path in _named(stage, _ARTIFACT):
             yield Verdict(path, _problem(path), is_shard=False)
         for folder in _shard_folders(stage):
-            for path in sorted(folder.glob("*.parquet")):
+            for path in _named(folder, _SHARD):
                 yield Verdict(path, _shard_problem(path)[0], is_shard=True)
 
 
@@ -170,15 +173,18 @@ def _stages(root: Path) -> list[Path]:
 
 
 def _shard_folders(stage: Path) -> list[Path]:
-    digits = set("0123456789abcdef")
-    return sorted(p for p in stage.iterdir() if p.is_dir() and len(p.name) == SHORT and set(p.name) <= digits)
+    return sorted(path for path in stage.iterdir() if path.is_dir() and _ARTIFACT.fullmatch(path.name))
+
+
+def _named(folder: Path, pattern: re.Pattern[str], ending: str = ".parquet") -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{ending}") if pattern.fullmatch(path.stem))
 
 
 def _all_files(root: Path) -> Iterator[Removed]:
     for stage in _stages(root):
         for folder in (stage, *_shard_folders(stage)):
             for path in folder.iterdir():
-                if path.is_file():
+                if path.is_file() and (_ARTIFACT.fullmatch(path.stem) or _SHARD.fullmatch(path.stem)):
                     yield Removed(path, "", path.stat().st_size)
 
 
@@ -210,19 +216,21 @@ def _shard_problem(path: Path) -> tuple[str | None, dict[str, Any]]:
 
 def _leftovers(folder: Path, *, locked: bool = False) -> Iterator[Removed]:
     """Temporary files of processes that are gone (all, if the folder's lock is held), and digests without a file."""
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob(".*.tmp")):
+        with suppress(FileNotFoundError):
+            if is_temporary(path) and (locked or is_abandoned(path)):
+                yield Removed(path, "temporary file of a process that is gone", path.stat().st_size)
+    for path in _named(folder, _SHARD if locked else _ARTIFACT, ".sha256"):
         with suppress(FileNotFoundError):
             stat = path.stat()
-            if is_temporary(path) and (locked or is_abandoned(path)):
-                yield Removed(path, "temporary file of a process that is gone", stat.st_size)
-            elif path.suffix == ".sha256" and not path.with_suffix(".parquet").exists():
-                if locked or time.time() - stat.st_mtime > _ORPHAN_AFTER_S:
-                    yield Removed(path, "digest without a file", stat.st_size)
+            old = locked or time.time() - stat.st_mtime > _ORPHAN_AFTER_S
+            if old and not path.with_suffix(".parquet").exists():
+                yield Removed(path, "digest without a file", stat.st_size)
 
 
 def _stale_shards(folder: Path, version: int | None) -> Iterator[Removed]:
     finished: list[dict[tuple[Any, ...], set[int]]] | None = None
-    for path in sorted(folder.glob("*.parquet")):
+    for path in _named(folder, _SHARD):
         problem, document = _shard_problem(path)
         reason = f"damaged shard: {problem}" if problem else None
         if not reason and version is not None and document["version"] != version:
@@ -241,7 +249,7 @@ def _stale_shards(folder: Path, version: int | None) -> Iterator[Removed]:
 def _finished_cells(folder: Path, shard: dict[str, Any]) -> Iterator[dict[tuple[Any, ...], set[int]]]:
     """For each whole artifact of the base: cell -> indices that it has (an empty set without an index column)."""
     columns, index = shard["cell_columns"], shard["index_column"]
-    for path in sorted(folder.parent.glob("*.parquet")):
+    for path in _named(folder.parent, _ARTIFACT):
         try:
             document, _, _ = read_footer(path)
             base = document_base_key(document) if document is not None else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hcl_cli.artifacts.artifact import open_artifact
 from hcl_cli.artifacts.files import (
+    OUTPUT_ADVICE,
     digest_path,
     is_abandoned,
     is_full,
@@ -408,7 +409,7 @@ def assemble_without_store(
 ) -> tuple[str, int]:
     """Compute every block and write the artifact, keeping nothing else; gives its SHA-256 and rows."""
     todo = _plan(blocks, cells)
-    with refusing(target), temporary(target) as path, ParquetSink(path, canonical(document)) as sink:
+    with refusing(target, OUTPUT_ADVICE), temporary(target) as path, ParquetSink(path, canonical(document)) as sink:
         for done, (block, plan) in enumerate(todo):
             _, missing = cells.select(plan, [])
             rows, _ = cells.select(plan, [Rows(_computed(cells, block, missing, compute_block), missing)])

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.artifacts.artifact import Artifact, open_artifact, write_copy
-from hcl_cli.artifacts.files import ensure_writable, output_path, publish, refusing, sync_folder, temporary
+from hcl_cli.artifacts.files import (
+    OUTPUT_ADVICE,
+    ensure_writable,
+    output_path,
+    publish,
+    refusing,
+    sync_folder,
+    temporary,
+)
 from hcl_cli.artifacts.locks import making
 from hcl_cli.artifacts.parquet import Damaged, conform, read_footer, write_parquet
 from hcl_cli.artifacts.recipe import SHORT, Recipe, document_key, leaves
@@ -263,9 +271,9 @@ class Store:
 def produce_without_store(recipe: Recipe, table: Table, compute: Callable[[], pl.DataFrame], out: Path) -> Artifact:
     """Compute an artifact and write it to `out`, reading and writing no store (`--no-cache`)."""
     target = output_path(out)
-    ensure_writable(target.parent)
+    ensure_writable(target.parent, OUTPUT_ADVICE)
     frame = conform(compute(), table)
-    with refusing(target), temporary(target) as path:
+    with refusing(target, OUTPUT_ADVICE), temporary(target) as path:
         sha256 = write_parquet(path, frame, table, recipe.document())
         os.replace(path, target)
         sync_folder(target.parent)
@@ -285,7 +293,7 @@ def produce_cells_without_store(
 ) -> Artifact:
     """`Store.produce_cells` straight to `out`: no shards, so nothing is kept if it is interrupted or a block fails."""
     target = output_path(out)
-    ensure_writable(target.parent)
+    ensure_writable(target.parent, OUTPUT_ADVICE)
     sha256, rows = assemble_without_store(
         recipe.document(), CellTable(table, tuple(cell_columns), index_column), blocks, compute_block,
         target=target, on_progress=on_progress,

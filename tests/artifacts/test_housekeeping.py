@@ -106,6 +106,22 @@ def test_gc_takes_what_killed_processes_left_and_leaves_what_is_being_written(st
     )
 
 
+def test_files_that_are_not_ours_are_left_alone(store, plan):
+    """A store may be made in a folder that holds other things, e.g. --store . ."""
+    plan.make(store)
+    mine = ["results/table.parquet", "results/table.sha256", "results/lonely.sha256", "sample/x.parquet", "x.parquet"]
+    mine += ["results/0123456789abcdef/notes.parquet", "results/0123456789abcdef/notes.sha256"]
+    for name in mine:
+        path = store.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (1, 1))
+    assert len(list(store.entries())) == 1
+    assert len(list(store.verify())) == 4
+    store.gc(older_than=0, max_size=0, force=True, versions={"sample": 9})
+    assert sorted(n for n in names(store) if not n.startswith(".")) == sorted(os.path.basename(name) for name in mine)
+
+
 def test_gc_takes_shards_that_a_finished_artifact_holds_and_keeps_the_others(store, plan):
     plan.make(store)
     with pytest.raises(KeyboardInterrupt):

@@ -423,6 +423,17 @@ def test_a_copy_onto_a_folder_or_device_is_refused(store, tmp_path, monkeypatch,
         produce_without_store(recipe(), NUMBERS, lambda: pytest.fail("computed"), Path(name))
 
 
+def test_an_output_that_cannot_be_written_says_so(store, tmp_path, monkeypatch):
+    artifact, _ = make(store)
+    refuse_writes(monkeypatch, errno.EROFS)
+    for write in (
+        lambda: write_copy(artifact, tmp_path / "out.parquet"),
+        lambda: produce_without_store(recipe(), NUMBERS, lambda: pytest.fail("computed"), tmp_path / "out.parquet"),
+    ):
+        with pytest.raises(EnvironmentRefused, match="cannot be written .* name another file with -o$"):
+            write()
+
+
 def test_a_copy_of_changed_bytes_is_refused(store, tmp_path):
     artifact, _ = make(store)
     artifact.path.write_bytes(artifact.path.read_bytes()[:-1])
