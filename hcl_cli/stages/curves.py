@@ -150,7 +150,8 @@ def _refuse_repeats(table: pl.DataFrame, number: int) -> None:
         first = table.filter(table.select(key).is_duplicated()).row(0, named=True)
         raise BadInput(
             f"input {number}: {repeated} rows repeat another's sample, the first for question "
-            f"{first['question_id']!r}, exit_layer {first['exit_layer']}, sample_index {first['sample_index']}; keep each sample once"
+            f"{first['question_id']!r}, exit_layer {first['exit_layer']}, sample_index {first['sample_index']}; "
+            "keep each sample once"
         )
 
 

@@ -4,7 +4,7 @@ from itertools import combinations
 from math import isnan, log
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
@@ -38,6 +38,7 @@ def test_no_cluster_at_all():
     assert np.isnan(rarefied_count(nothing, nothing, 2)).all()
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 5))
 def test_rarefied_count_is_the_mean_over_all_draws(cluster_sizes, m):
     answers = [cluster for cluster, size in enumerate(cluster_sizes) for _ in range(size)]
@@ -48,17 +49,20 @@ def test_rarefied_count_is_the_mean_over_all_draws(cluster_sizes, m):
     assert one(rarefied_count, cluster_sizes, m=m) == approx(np.mean(draws), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(sizes)
 def test_entropy_is_at_most_the_logarithm_of_the_count(cluster_sizes):
     entropy, count = one(cluster_entropy, cluster_sizes), one(cluster_count, cluster_sizes)
     assert 0 <= entropy <= log(count) + 1e-12
 
 
+@settings(deadline=None)
 @given(sizes)
 def test_rarefying_to_everything_is_the_count(cluster_sizes):
     assert one(rarefied_count, cluster_sizes, m=sum(cluster_sizes)) == approx(len(cluster_sizes))
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(1, 8))
 def test_rarefied_count_falls_to_that_of_draws_with_replacement(kinds, times):
     """k meanings, equally often: the count is k; the rarefied one falls to k (1 - (1 - 1/k)^5) as answers grow."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
@@ -97,6 +97,7 @@ def test_agreement_by_hand():
 values = st.lists(st.integers(0, 1000).map(lambda n: n / 100), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(values, st.floats(0.1, 10), st.floats(-5, 5))
 def test_minmax_lies_in_the_unit_interval_and_forgets_the_scale(x, factor, shift):
     scaled = minmax(x)
@@ -104,6 +105,7 @@ def test_minmax_lies_in_the_unit_interval_and_forgets_the_scale(x, factor, shift
     assert minmax(np.array(x) * factor + shift) == approx(scaled, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from(sorted(PRESETS)), st.integers(2, 8))
 def test_score_lies_in_the_unit_interval_and_falls_with_hallucination(data, preset, n_layers):
     creativity = data.draw(st.lists(st.floats(0, 20), min_size=n_layers, max_size=n_layers))
@@ -115,6 +117,7 @@ def test_score_lies_in_the_unit_interval_and_falls_with_hallucination(data, pres
     assert hcb(creativity, worse, raw)[0] == approx(hcb(creativity, rates, raw)[0] - 0.05)
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from(sorted(PRESETS)), st.integers(0, 2**32 - 1))
 def test_linear_part_has_the_differences_of_the_score(creativity, preset, seed):
     rates = np.round(np.random.default_rng(seed).random(len(creativity)), 2)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 from scipy import stats
@@ -105,6 +105,7 @@ matrices = st.integers(0, 2**32 - 1).map(
 )
 
 
+@settings(deadline=None)
 @given(matrices)
 def test_an_interval_holds_its_estimate_and_stays_in_the_support(values):
     low, high = mean_interval(values, resampled_means(values, 60, seed=0), (0.0, 1.0))
@@ -114,6 +115,7 @@ def test_an_interval_holds_its_estimate_and_stays_in_the_support(values):
     assert (high > low).all()
 
 
+@settings(deadline=None)
 @given(matrices)
 def test_rates_of_right_and_wrong_mirror_each_other(values):
     """Counting the right instead of the wrong answers turns the interval over, whichever construction is used."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcl_cli.errors import BadOption, EnvironmentRefused
@@ -53,6 +53,7 @@ def test_latex_by_hand():
     assert text.count(r"\begin{tabular}{rrrrrrl}") == text.count(r"\end{tabular}") == 1
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_name_breaks_the_table(name):
     rows = [layer(1, model=name or "x"), layer(2, best=True, model=name or "x")]

@@ -335,6 +335,7 @@ def test_weights_by_name_and_by_number():
     assert parse_weights("1") == Weights(1.0, 0.0, "raw")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_other_weights_are_refused_in_one_line(text):
     try:
