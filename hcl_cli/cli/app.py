@@ -4,10 +4,14 @@
 4 the environment refused; 130 interrupted; 143 terminated.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+
+# typer asks pydantic to check option values, and pydantic looks for plugins in every installed package: none is ours.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import typer
 
