@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.artifacts.artifact import Artifact, open_artifact, write_copy
+from hcl_cli.artifacts.assemble import assemble_without_store, fill_and_assemble
+from hcl_cli.artifacts.cells import Block, Blocks, CellTable, ComputeBlock, Progress
 from hcl_cli.artifacts.files import (
     OUTPUT_ADVICE,
     ensure_writable,
@@ -23,15 +25,6 @@ from hcl_cli.artifacts.files import (
 from hcl_cli.artifacts.locks import making
 from hcl_cli.artifacts.parquet import Damaged, conform, read_footer, write_parquet
 from hcl_cli.artifacts.recipe import SHORT, Recipe, document_key, leaves
-from hcl_cli.artifacts.shards import (
-    Block,
-    Blocks,
-    CellTable,
-    ComputeBlock,
-    Progress,
-    assemble_without_store,
-    fill_and_assemble,
-)
 from hcl_cli.artifacts.sources import Source, read_any, read_source
 from hcl_cli.errors import BadOption
 from hcl_cli.schemas import Table
@@ -42,8 +35,8 @@ if TYPE_CHECKING:
     from hcl_cli.artifacts.housekeeping import Entry, GcReport, Verdict
 
 __all__ = [
-    "Artifact", "Block", "Explanation", "Source", "Store", "produce_cells_without_store", "produce_without_store",
-    "read_any", "read_source", "write_copy",
+    "Artifact", "Block", "Blocks", "ComputeBlock", "Explanation", "Progress", "Source", "Store",
+    "produce_cells_without_store", "produce_without_store", "read_any", "read_source", "write_copy",
 ]  # fmt: skip
 
 _WHOLE_LINE = 4096  # bytes that one append puts down whole
