@@ -17,8 +17,8 @@ from hcl_cli.errors import BadOption
 if TYPE_CHECKING:
     import polars as pl
 
+    from hcl_cli.artifacts.cells import Blocks, ComputeBlock
     from hcl_cli.artifacts.recipe import Recipe
-    from hcl_cli.artifacts.shards import Blocks, ComputeBlock
     from hcl_cli.artifacts.store import Artifact, Store
     from hcl_cli.schemas import Table
 
