@@ -76,6 +76,15 @@ def test_the_last_layer_as_the_best_has_p_one():
     assert (lead, p_value) == (0.0, 1.0) and np.isnan([low, high]).all()
 
 
+def test_layers_are_told_apart_by_their_paired_difference():
+    """Noise that all layers share cancels; the same amount of each layer's own does not."""
+    rng = np.random.default_rng(1)
+    score = np.array([1.0, 0.9, 0.5])
+    shared, own = rng.normal(0, 1, (400, 1)), rng.normal(0, 1, (400, 3))
+    assert list(best_set(score, score + shared + 0.01 * own, 100)) == [True, False, False]
+    assert list(best_set(score, score + 0.01 * shared + own, 100)) == [True, True, True]
+
+
 def test_a_certain_lead_and_a_certain_tie():
     """Nothing varies over the resamples: the lead is exact, and layers that are equal stay together."""
     score = np.array([0.5, 0.9, 0.9, 0.2])

@@ -1,7 +1,9 @@
 """Scored responses to the layer table: a planted frame by hand, laws, foreign files, several inputs, bad input."""
 
+import hashlib
 from math import log
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from hcl_cli.errors import BadInput, BadOption
+from hcl_cli.measures.bootstrap import resample_counts
 from hcl_cli.measures.hcb import Weights
 from hcl_cli.schemas import FINDINGS, LAYERS, SCORED
 from hcl_cli.stages.hcb import ScoredInput, layer_tables, parse_weights
@@ -223,6 +226,37 @@ def test_a_clear_winner_and_what_is_said_of_it():
     assert (lead["exit_layer"], lead["estimate"], lead["p_value"]) == (2, approx(0.25), approx(1 / 501))
     assert lead["low"] < 0.25 < lead["high"] and lead["low"] > 0
     assert said(findings, "best_confidence_lead")["estimate"] == approx(0.2 - (0.1 + 0.3) / 2, abs=1e-6)  # float32
+
+
+def test_shares_of_wins_and_the_interval_of_hcb_equal_a_plain_restatement():
+    """Every resample in a loop: means of the drawn questions, min-max scaled anew, the winner counted."""
+    rng = np.random.default_rng(4)
+
+    def sheet(layer):
+        right = rng.random(5) < 0.3 + 0.1 * layer
+        return [int(cluster) if ok else None for cluster, ok in zip(rng.integers(0, 4, 5), right, strict=True)]
+
+    answers = {f"q{n:02}": {layer: sheet(layer) for layer in (1, 2, 3)} for n in range(12)}
+    layers, _ = tables(frame(answers), n_bootstrap=150, seed=9)
+    creative = np.array(
+        [[len({c for c in cs if c is not None}) for cs in sheet.values()] for sheet in answers.values()]
+    )
+    wrong = np.array([[cs.count(None) / len(cs) for cs in sheet.values()] for sheet in answers.values()])
+    # the stream is that of the question ids, which are sorted
+    stream = int.from_bytes(hashlib.sha256("\n".join(answers).encode()).digest()[:8], "little")
+    scores, wins = [], np.zeros(3)
+    for counts in np.concatenate(list(resample_counts(12, 150, 9, stream))):
+        drawn = np.repeat(np.arange(12), counts.astype(int))
+        c, h = creative[drawn].mean(axis=0), wrong[drawn].mean(axis=0)
+        score = 0.5 * (c - c.min()) / (c.max() - c.min()) + 0.5 * (1 - h)
+        best = np.isclose(score, score.max(), atol=1e-9, rtol=0)
+        wins += best / best.sum()
+        scores.append(score)
+    assert layers["p_best"].to_list() == approx(list(wins / 150))
+    assert sorted(wins)[1] > 10  # the choice is not a foregone one
+    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+    assert layers["hcb_low"].to_list() == approx(list(np.minimum(low, layers["hcb"])), abs=1e-9)
+    assert layers["hcb_high"].to_list() == approx(list(np.maximum(high, layers["hcb"])), abs=1e-9)
 
 
 def test_identical_layers_cannot_be_told_apart():
