@@ -16,7 +16,7 @@ class Shape:
     layers: int = 10
     heads: int = 4
     key_value_heads: int = 2
-    mlp: int = 64
+    mlp: int = 160
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Phase:
     alias_share: float = 0.25
     sharpening: float = 1.0
     p_max: float = 0.0
-    e_scale: float = 0.01
+    e_scale: float = 0.02
     curriculum: Curriculum = "rotational"
     period: int = 4
     frozen_layers: int = 0
@@ -61,7 +61,7 @@ class Recipe:
     """Both phases. `lab-base` is the model after the first, `lab` after the second."""
 
     shape: Shape = Shape()
-    learning: Phase = Phase(steps=1500, learning_rate=3e-3, warm_up=100, several_boost=6.0, sharpening=0.5, p_max=0.1)
+    learning: Phase = Phase(steps=1800, learning_rate=3e-3, warm_up=100, several_boost=6.0, sharpening=0.5, p_max=0.1)
     planting: Phase = Phase(
         steps=250, learning_rate=1e-3, warm_up=10, several_boost=6.0, sharpening=3.0, frozen_layers=6
     )
