@@ -244,7 +244,7 @@ def test_shares_of_wins_and_the_interval_of_hcb_equal_a_plain_restatement():
     wrong = np.array([[cs.count(None) / len(cs) for cs in sheet.values()] for sheet in answers.values()])
     # the stream is that of the question ids, which are sorted
     stream = int.from_bytes(hashlib.sha256("\n".join(answers).encode()).digest()[:8], "little")
-    scores, wins = [], np.zeros(3)
+    scores, scaled, wins = [], [], np.zeros(3)
     for counts in np.concatenate(list(resample_counts(12, 150, 9, stream))):
         drawn = np.repeat(np.arange(12), counts.astype(int))
         c, h = creative[drawn].mean(axis=0), wrong[drawn].mean(axis=0)
@@ -252,11 +252,13 @@ def test_shares_of_wins_and_the_interval_of_hcb_equal_a_plain_restatement():
         best = np.isclose(score, score.max(), atol=1e-9, rtol=0)
         wins += best / best.sum()
         scores.append(score)
+        scaled.append((c - c.min()) / (c.max() - c.min()))
     assert layers["p_best"].to_list() == approx(list(wins / 150))
     assert sorted(wins)[1] > 10  # the choice is not a foregone one
-    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
-    assert layers["hcb_low"].to_list() == approx(list(np.minimum(low, layers["hcb"])), abs=1e-9)
-    assert layers["hcb_high"].to_list() == approx(list(np.maximum(high, layers["hcb"])), abs=1e-9)
+    for name, drawn in (("hcb", scores), ("creativity", scaled)):
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        assert layers[f"{name}_low"].to_list() == approx(list(np.minimum(low, layers[name])), abs=1e-9)
+        assert layers[f"{name}_high"].to_list() == approx(list(np.maximum(high, layers[name])), abs=1e-9)
 
 
 def test_identical_layers_cannot_be_told_apart():
