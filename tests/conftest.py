@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is not a fault: examples have no deadline.
+settings.register_profile("hcl", deadline=None)
+settings.load_profile("hcl")
 
 SENTENCES = (
     "Answer the following question with no other comment.",

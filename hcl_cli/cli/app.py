@@ -4,6 +4,7 @@
 4 the environment refused; 130 interrupted; 143 terminated.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -14,14 +15,75 @@ from typing import Annotated, Any, NoReturn
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from hcl_cli import __version__
-from hcl_cli.cli import cat, catalogues, hcb, sample, score, settings, show, store
+from hcl_cli.cli import settings
 from hcl_cli.cli.terminal import error_line
 from hcl_cli.errors import EnvironmentRefused, HclError
 
+_STAGES, _LOOK, _NAMES = "Stages", "Looking at results", "What can be named"
+
+# name -> (module in hcl_cli.cli, panel, first line of its help). Modules are imported when their command is called;
+# a test holds the help lines to the commands' own docstrings.
+COMMANDS = {
+    "sample": ("sample", _STAGES, "Sample answers from every exit layer in one pass."),
+    "score": ("score", _STAGES, "Judge responses and cluster the right ones by meaning."),
+    "hcb": ("hcb", _STAGES, "Balance creativity against hallucination at each exit layer."),
+    "show": ("show", _LOOK, "Show an artifact's recipe, size and lineage."),
+    "cat": ("cat", _LOOK, "Print an artifact's rows as JSONL, CSV or Arrow."),
+    "export": ("cat", _LOOK, "Write a copy in another format: .csv, .jsonl, .arrow, .parquet."),
+    "store": ("store", _LOOK, "Look after the store of artifacts."),
+    "datasets": ("catalogues", _NAMES, "List the built-in data sets with size and licence."),
+    "models": (
+        "catalogues",
+        _NAMES,
+        "List the bundled models, LayerSkip checkpoints and the models of the reproduced papers.",
+    ),
+}
+
+
+class Program(TyperGroup):
+    """The command tree, each command imported when it is called; until then its name and help line stand for it."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (_, panel, line) in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=line, rich_help_panel=panel, rich_markup_mode="rich")
+        self._loaded: set[str] = set()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order in which they are used, not of the alphabet."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that `args` names, imported."""
+        if args and args[0] in COMMANDS:
+            self.load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def load(self, name: str) -> Any:
+        """The real command, with a variable `HCL_<NAME>` bound to every option that may be set from outside."""
+        if name not in self._loaded:
+            module = importlib.import_module(f"hcl_cli.cli.{COMMANDS[name][0]}")
+            tree = getattr(module, "app", None)
+            if tree is None:
+                tree = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+                tree.command(name)(getattr(module, name))
+            command = typer.main.get_command(tree)
+            command.name = name
+            for param in command.params:
+                if param.param_type_name == "option" and param.name not in settings.NOT_SETTABLE and not param.envvar:
+                    param.envvar = settings.variable(str(param.name))
+                    param.show_envvar = False  # type: ignore[attr-defined]
+            self.commands[name] = command
+            self._loaded.add(name)
+        return self.commands[name]
+
+
 app = typer.Typer(
     name="hcl",
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -29,17 +91,6 @@ app = typer.Typer(
     "right answers does it find, and which layer balances the two best?\n\n"
     "Example: [bold]hcl sample | hcl score | hcl hcb --figure hcb.svg[/bold]",
 )
-_STAGES = "Stages"
-_LOOK = "Looking at results"
-app.command("sample", rich_help_panel=_STAGES)(sample.sample)
-app.command("score", rich_help_panel=_STAGES)(score.score)
-app.command("hcb", rich_help_panel=_STAGES)(hcb.hcb)
-app.command("show", rich_help_panel=_LOOK)(show.show)
-app.command("cat", rich_help_panel=_LOOK)(cat.cat)
-app.command("export", rich_help_panel=_LOOK)(cat.export)
-app.add_typer(store.app, name="store", rich_help_panel=_LOOK)
-app.command("datasets", rich_help_panel="What can be named")(catalogues.datasets)
-app.command("models", rich_help_panel="What can be named")(catalogues.models)
 
 
 def _print_version(asked: bool) -> None:
@@ -65,14 +116,10 @@ def _on_sigterm(signum: int, frame: object) -> NoReturn:
     raise Terminated
 
 
-def program() -> Any:
-    """The command tree, with a variable `HCL_<NAME>` bound to every option that may be set from outside."""
+def program() -> Program:
+    """The command tree."""
     command = typer.main.get_command(app)
-    for sub in command.commands.values():  # type: ignore[attr-defined]
-        for param in sub.params:
-            if param.param_type_name == "option" and param.name not in settings.NOT_SETTABLE and param.envvar is None:
-                param.envvar = settings.variable(param.name)
-                param.show_envvar = False
+    assert isinstance(command, Program)
     return command
 
 
@@ -92,12 +139,8 @@ def main() -> NoReturn:
 
 def _run() -> int:
     command = program()
-    settable = {
-        name: {p.name for p in sub.params if p.param_type_name == "option"} - settings.NOT_SETTABLE
-        for name, sub in command.commands.items()
-    }
     try:
-        defaults = settings.default_map(Path.cwd(), settable)
+        defaults = settings.default_map(Path.cwd(), lambda: {name: _settable(command.load(name)) for name in COMMANDS})
         code = command.main(standalone_mode=False, default_map=defaults, prog_name="hcl")
     except HclError as error:
         error_line(str(error))
@@ -114,6 +157,10 @@ def _run() -> int:
         error_line(str(EnvironmentRefused("out of memory; try a smaller --batch-tokens or --limit")))
         return EnvironmentRefused.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _settable(command: Any) -> set[str]:
+    return {param.name for param in command.params if param.param_type_name == "option"} - settings.NOT_SETTABLE
 
 
 def _usage_message(error: typer.TyperException) -> str:

@@ -117,7 +117,7 @@ def _judges(text: str) -> tuple[str, ...]:
 
 def _ungradable(artifact: "Artifact") -> int:
     """How many responses have no verdict; read without Polars, since a hit says it too."""
-    import pyarrow.parquet as pq
+    from hcl_cli.artifacts.parquet import open_parquet
 
-    with artifact.path.open("rb") as file:
-        return int(pq.ParquetFile(file).read(columns=["correct"], use_threads=False)["correct"].null_count)
+    with open_parquet(artifact.path) as reader:
+        return int(reader.read(columns=["correct"], use_threads=False)["correct"].null_count)

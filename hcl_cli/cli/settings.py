@@ -3,7 +3,7 @@
 Order: flag > `HCL_<NAME>` variable > `hcl.toml` in the current folder > default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ def variable(param_name: str) -> str:
     return f"HCL_{param_name.upper()}"
 
 
-def default_map(folder: Path, commands: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
+def default_map(folder: Path, list_commands: Callable[[], Mapping[str, set[str]]]) -> dict[str, dict[str, Any]]:
     """Defaults per command from `hcl.toml`: top-level keys for all commands, `[command]` tables for one.
 
     Args:
         folder: where to look for the file.
-        commands: command name -> the names of its settable options.
+        list_commands: gives command name -> the names of its settable options; called only if there is a file.
 
     Raises:
         BadInput: unreadable TOML, an unknown command or option, or a value that is a table.
@@ -38,6 +38,7 @@ def default_map(folder: Path, commands: Mapping[str, set[str]]) -> dict[str, dic
         document = tomllib.loads(path.read_bytes().decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"{FILE}: cannot be read as TOML ({error}); expected lines such as model = 'lab'") from error
+    commands = list_commands()
     known = set().union(*commands.values())
     general: dict[str, Any] = {}
     special: dict[str, dict[str, Any]] = {}

@@ -14,7 +14,7 @@ COMMANDS = {"sample": {"model", "max_new_tokens"}, "hcb": {"weights"}}
 
 def read(folder: Path, text: str) -> dict[str, dict[str, object]]:
     (folder / "hcl.toml").write_text(text)
-    return default_map(folder, COMMANDS)
+    return default_map(folder, lambda: COMMANDS)
 
 
 def test_top_level_keys_reach_every_command_that_has_them(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_table_wins_over_the_top_level(tmp_path: Path) -> None:
 
 
 def test_no_file_means_no_defaults(tmp_path: Path) -> None:
-    assert default_map(tmp_path, COMMANDS) == {}
+    assert default_map(tmp_path, lambda: COMMANDS) == {}
 
 
 @pytest.mark.parametrize("text", ["modle = 'x'", "[smaple]\nmodel = 'x'", "[hcb]\nmodel = 'x'", "model = ", "model"])
@@ -42,6 +42,6 @@ def test_what_it_does_not_know_is_one_line(tmp_path: Path, text: str) -> None:
 def test_any_bytes_are_settings_or_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "hcl.toml").write_bytes(data)
     try:
-        assert set(default_map(tmp_path, COMMANDS)) <= set(COMMANDS)
+        assert set(default_map(tmp_path, lambda: COMMANDS)) <= set(COMMANDS)
     except BadInput as error:
         assert "\n" not in str(error)

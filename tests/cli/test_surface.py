@@ -67,14 +67,20 @@ def test_a_cache_hit_imports_nothing_heavy(hcl: Hcl, tmp_path: Path, planted_mod
 
 def test_every_command_has_help_with_an_example(hcl: Hcl) -> None:
     program = app.program()
-    names = [[name] for name in program.commands]
-    names += [["store", name] for name in program.commands["store"].commands]
+    names = [[name] for name in app.COMMANDS]
+    names += [["store", name] for name in program.load("store").commands]
     for name in names:
         shown = hcl(*name, "--help")
         assert shown.code == 0
         if name != ["store"]:
             assert "Example: " in shown.out, name
             assert "hcl " + name[0] in shown.out
+
+
+def test_the_list_of_commands_says_what_they_say_of_themselves() -> None:
+    program = app.program()
+    for name, (_, _, line) in app.COMMANDS.items():
+        assert program.load(name).help.splitlines()[0] == line
 
 
 def test_version(hcl: Hcl) -> None:
