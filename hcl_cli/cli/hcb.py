@@ -1,5 +1,6 @@
 """`hcl hcb`: the balance of hallucination and creativity at each exit layer."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,8 @@ def hcb(
     if diversity not in DIVERSITIES:
         raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
     check_export("--figure", figure, (".png", ".svg", ".pdf"))
+    if figure is not None and find_spec("matplotlib") is None:
+        raise BadOption(f"--figure {figure}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
     check_export("--table", table, (".md", ".csv", ".tex"))
 
     # read
@@ -97,12 +100,12 @@ def hcb(
     if table is not None:
         from hcl_cli.report.tables import write_table
 
-        write_table(rows, table)
+        write_table(rows, table, found)
         session.terminal.say(f"hcb: table in {table}")
     if figure is not None:
         from hcl_cli.report.plots import write_figure
 
-        write_figure(rows, figure)
+        write_figure(rows, figure, found)
         session.terminal.say(f"hcb: figure in {figure}")
     session.emit(layers, also=[findings])
 
