@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_TOKENS = 1 << 20  # models.decode.DEFAULT_BATCH_TOKENS, which would import torch
 _PLAIN_STOP = "\\n"
+# As it is written down: under sdpa the engine's own attention reads each prompt where it is stored once.
+_ATTENTION = {"sdpa": "sdpa, shared prompt", "eager": "eager"}
 
 
 def sample(
@@ -71,7 +73,7 @@ def sample(
     _one_of("--strategy", strategy, ("early-exit",))
     _one_of("--clean", clean, ("plain", "published"))
     _one_of("--long-prompts", long_prompts, ("refuse", "truncate"))
-    _one_of("--attention", attention, ("sdpa", "eager"))
+    _one_of("--attention", attention, tuple(_ATTENTION))
     if trust_remote_code is not None and trust_remote_code != model:
         raise BadOption(f"--trust-remote-code {trust_remote_code}: must repeat the name given to --model ({model})")
     stops = opt.parse_stops([_PLAIN_STOP] if stop is None else stop)
@@ -102,7 +104,7 @@ def sample(
             "model_name": reference.name, "data_name": source.name,
         },
         dtype=opt.parse_dtype(dtype, reference.config_dtype),
-        attention=attention,
+        attention=_ATTENTION[attention],
         grows=SAMPLE_GROWS,
     )  # fmt: skip
 
@@ -132,6 +134,7 @@ def sample(
                     folder,
                     dtype=str(recipe.dtype),
                     device=resolve_device(device),
+                    attention=attention,
                     trust_remote_code=trust_remote_code is not None,
                 )
             )

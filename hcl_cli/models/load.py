@@ -82,15 +82,18 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def load_model(folder: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> LoadedModel:
+def load_model(
+    folder: Path, *, dtype: str, device: str, attention: str = "sdpa", trust_remote_code: bool = False
+) -> LoadedModel:
     """Load a model folder from safetensors, offline, and check that its exits can be explained.
 
     Args:
         folder: a folder in the format of transformers.
         dtype: one of DTYPES.
         device: as for `resolve_device`.
+        attention: "sdpa" (then the engine's own attention reads each prompt where it is stored once), or "eager".
     Raises:
-        BadOption: unknown dtype or device.
+        BadOption: unknown dtype or device, or an attention that the model's family does not have.
         BadInput: no model there, pickle-only weights, missing weights, not a causal language model, or one whose
             logits differ from head(last block).
         EnvironmentRefused: not enough memory.
@@ -107,7 +110,7 @@ def load_model(folder: Path, *, dtype: str, device: str, trust_remote_code: bool
     import torch
 
     config = _causal_config(folder, trust_remote_code)
-    model, tokenizer = _from_folder(folder, config, dtype, trust_remote_code)
+    model, tokenizer = _from_folder(folder, config, dtype, attention, trust_remote_code)
     try:
         model = model.to(place).eval()
     except torch.OutOfMemoryError as error:
@@ -170,7 +173,7 @@ def _causal_config(folder: Path, trust_remote_code: bool) -> Any:
     return config
 
 
-def _from_folder(folder: Path, config: Any, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
+def _from_folder(folder: Path, config: Any, dtype: str, attention: str, trust_remote_code: bool) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as library_logging
@@ -184,6 +187,7 @@ def _from_folder(folder: Path, config: Any, dtype: str, trust_remote_code: bool)
             folder,
             config=config,
             dtype=getattr(torch, dtype),
+            attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -193,6 +197,8 @@ def _from_folder(folder: Path, config: Any, dtype: str, trust_remote_code: bool)
     except MemoryError as error:
         raise EnvironmentRefused(f"--model {folder}: not enough memory for it in {dtype}") from error
     except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+        if attention != "eager" and "attention implementation" in str(error) and "does not support" in str(error):
+            raise BadOption(f"--attention {attention}: {config.model_type} models do not have it; use eager") from error
         raise BadInput(f"--model {folder}: cannot be loaded ({_first_line(error)})") from error
     finally:
         library_logging.set_verbosity(verbosity)
