@@ -58,7 +58,7 @@ class Batch:
         lengths = np.array([len(ids) for ids in self.prompt_ids])
         self.width = int(lengths.max())
         # Per row: its depth, its prompt, its real length so far, its left padding. Per stream: its row.
-        self.group = np.arange(len(used))
+        self.group, self.n_prompts = np.arange(len(used)), len(used)
         self.depth, self.length, self.padding = depth[order], lengths, self.width - lengths
         self.row = np.argsort(order)[which]
         self.live = np.arange(len(self.out.prompt))
@@ -218,6 +218,10 @@ class Batch:
         same = len(parents) == len(self.length) and bool((parents == np.arange(len(parents))).all())
         self.length, self.padding = self.length[parents] + 1, self.padding[parents]
         self.group = self.group[parents]
+        going, group = np.unique(self.group, return_inverse=True)
+        if 2 * len(going) <= self.n_prompts:
+            self.cache.keep_prompts(torch.from_numpy(going).to(device))
+            self.group, self.n_prompts = group, len(going)
         rows_at = self._rows_at(self.depth)
         self.cache.fork(
             None if same else torch.from_numpy(parents).to(device), rows_at, prompt_rows(self.group, rows_at, device)

@@ -181,6 +181,16 @@ class RaggedCache(Cache):
         for layer in self.ragged:
             layer.end_prompts(length)
 
+    def keep_prompts(self, kept: Tensor) -> None:
+        """Forget the prompts that no row continues. `kept`: [prompt], rising."""
+        for layer in self.ragged:
+            if layer.prompt_keys is not None and layer.prompt_values is not None:
+                here = kept[kept < layer.prompt_keys.shape[0]]
+                before = layer.prompt_keys.nbytes + layer.prompt_values.nbytes
+                layer.prompt_keys = layer.prompt_keys.index_select(0, here)
+                layer.prompt_values = layer.prompt_values.index_select(0, here)
+                self.prompt_bytes -= before - layer.prompt_keys.nbytes - layer.prompt_values.nbytes
+
     def fork(self, parents: Tensor | None, rows_at: list[int], rows: PromptRows) -> None:
         """Make the rows of the next step.
 
