@@ -33,7 +33,7 @@ def best_set(score: Floats, resampled: Floats, n_questions: int) -> npt.NDArray[
         [layer]; the layer with the highest score is always in.
     Source: multiple comparisons with the best (Hsu 1981), its quantiles from the bootstrap.
     """
-    best = int(np.argmax(score))
+    best = int(np.argmax(np.round(score, 12)))
     inside = np.zeros(len(score), dtype=np.bool_)
     centred = resampled - score
     for layer in range(len(score)):
@@ -44,29 +44,30 @@ def best_set(score: Floats, resampled: Floats, n_questions: int) -> npt.NDArray[
 
 
 def better_than_last(score: Floats, resampled: Floats, n_questions: int) -> tuple[float, float, float, float]:
-    """Does any layer beat the last one? The best layer's lead, its interval and the p-value.
+    """Does the best layer beat the last one? Its lead, the lead's interval and the p-value.
 
-    The statistic is the largest standardised lead over the last layer, max_l (h_l - h_last) / s_l. Every resample
-    chooses anew: the p-value is the share of resamples in which the largest centred lead is at least as high. The
-    interval is the simultaneous 95 % band of all leads, which holds whichever layer is chosen.
+    The statistic is the best layer's own standardised lead over the last one, (h_best - h_last) / s_best. Every
+    resample chooses anew: the p-value is the share of resamples in which the largest standardised centred lead of
+    any layer is at least as high. It is one-sided and speaks of the best layer alone: a small but steady lead of
+    another layer does not lower it. The interval is the simultaneous two-sided 95 % band of all leads, which holds
+    whichever layer is chosen; it may touch 0 where p lies between .025 and .05.
 
     Args:
         score: [layer], the last entry is the last layer.
         resampled: [resample, layer], no NaN.
         n_questions: questions behind the score.
     Returns:
-        (lead >= 0, low, high, p in (0, 1]); p is 1 and the interval NaN if the last layer is the best.
-    Source: the reality check (White 2000), standardised as in Hansen 2005.
+        (lead >= 0, low, high, p in (0, 1]); p is 1 and the interval NaN if the last layer is the best, alone or with
+        others (differences below 1e-12 are ties).
+    Source: single-step max-T (Westfall and Young 1993), standardised as in Hansen 2005.
     """
     lead = score - score[-1]
-    best = int(np.argmax(lead))
-    if best == len(score) - 1 or not len(resampled):
-        return 0.0, math.nan, math.nan, 1.0 if len(resampled) else math.nan
+    best = int(np.argmax(np.round(lead, 12)))
+    if lead[best] <= EPSILON or not len(resampled):
+        return max(0.0, float(lead[best])), math.nan, math.nan, 1.0 if len(resampled) else math.nan
     standardised, error = _standardised(resampled - resampled[:, [-1]] - lead, n_questions)
     # A lead that is the same in every resample is certain.
-    observed = float(
-        np.max(np.where(error > 0, lead / np.where(error > 0, error, 1.0), np.where(lead > EPSILON, np.inf, 0.0)))
-    )
+    observed = float(lead[best] / error[best]) if error[best] > 0 else math.inf
     p_value = (1 + int(np.count_nonzero(standardised.max(axis=1) >= observed - EPSILON))) / (1 + len(resampled))
     width = float(np.quantile(np.abs(standardised).max(axis=1), LEVEL)) * float(error[best])
     return float(lead[best]), float(lead[best]) - width, float(lead[best]) + width, p_value

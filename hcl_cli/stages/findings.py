@@ -26,6 +26,8 @@ from hcl_cli.stages.resampled import Measured
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
+TIE = 1e-12  # scores that differ by less are the same
+
 _DIVERSITY_WORDS = {
     "clusters": "creativity is the mean number of clusters of correct answers",
     "rarefied": "creativity is the mean number of clusters expected among 5 correct answers",
@@ -35,7 +37,11 @@ _DIVERSITY_WORDS = {
 
 def of_options(weights: Weights, diversity: str, n_bootstrap: int) -> list[Row]:
     """What the numbers were made with."""
-    how = f"95 % intervals from {n_bootstrap:,} resamples of the questions" if n_bootstrap else "no intervals asked for"
+    how = (
+        f"95 % intervals from {n_bootstrap:,} resamples of the questions"
+        if n_bootstrap
+        else "No intervals were asked for"
+    )
     return [
         {
             "statistic": "formula",
@@ -63,9 +69,13 @@ def _best(measured: Measured, rows: Sequence[Row], diversity: str) -> Row:
     layers = measured.curve.layers
     chosen = rows[best]
     row |= {"exit_layer": layers[best], "estimate": float(layers[best])}
-    text = f"Layer {layers[best]} is best (HCB {_with_interval(chosen, 'hcb')})"
+    score = _with_interval(chosen, "hcb")
     if len(layers) == 1:
-        return {**row, "sentence": f"Layer {layers[0]} is the only one (HCB {_with_interval(chosen, 'hcb')})."}
+        return {**row, "sentence": f"Layer {layers[0]} is the only one (HCB {score})."}
+    tied = np.flatnonzero(measured.score >= measured.score[best] - TIE).tolist()
+    text = f"Layer {layers[best]} is best (HCB {score})"
+    if len(tied) > 1:
+        text = f"Layers {_ranges(tied, layers)} tie for the best HCB ({score}); the first of them is marked"
     drawn = measured.drawn_score[~np.isnan(measured.drawn_score).any(axis=1)]
     if not len(drawn) or chosen["p_best"] is None:
         missing = "a second question" if n_questions == 1 else "resamples"
@@ -76,7 +86,7 @@ def _best(measured: Measured, rows: Sequence[Row], diversity: str) -> Row:
     if len(together) == 1:
         rest = "every other layer can be told apart from it"
     elif len(together) == len(layers):
-        rest = f"none of the {len(layers)} layers can be told apart from it"
+        rest = "no other layer can be told apart from it"
     else:
         rest = f"layers {_ranges(together, layers)} cannot be told apart"
     share = f"wins in {percent(chosen['p_best'])} of resamples"
@@ -105,10 +115,14 @@ def _against_last(measured: Measured) -> Row:
     row = {"statistic": "best_minus_last", "exit_layer": layers[best], "p_value": p_value, "n": n_questions}
     if best == len(layers) - 1:
         return {**row, "estimate": 0.0, "sentence": f"The last layer, {layers[-1]}, is the best itself."}
+    if math.isnan(low):
+        return {**row, "estimate": 0.0, "sentence": f"The last layer, {layers[-1]}, is as good as the best."}
+    # Two scores in [0, 1] are at most 1 apart; the band, whose scale is held, does not know that.
+    low, high = max(low, -1.0), min(high, max(1.0, lead))
     return {
         **row, "estimate": _known(lead), "low": _known(low), "high": _known(high),
-        "sentence": f"Layer {layers[best]} leads the last layer, {layers[-1]}, by HCB {lead:.2f} "
-        f"[{low:.2f}, {high:.2f}], {p_text(p_value)} with the choice of the layer counted in.",
+        "sentence": f"Layer {layers[best]} leads the last layer, {layers[-1]}, by HCB {_fixed(lead, 2)} "
+        f"[{_fixed(low, 2)}, {_fixed(high, 2)}], one-sided {p_text(p_value)} with the choice of the layer counted in.",
     }  # fmt: skip
 
 
@@ -123,11 +137,11 @@ def _confidence(measured: Measured) -> Row:
 
     estimate = lead(measured.confidence)[None]
     low, high = percentile_interval(estimate, lead(measured.drawn_confidence)[:, None])
-    told = "" if np.isnan(low[0]) else f" [{low[0]:+.3f}, {high[0]:+.3f}]"
+    told = "" if np.isnan(low[0]) else f" [{_fixed(low[0], 3, '+')}, {_fixed(high[0], 3, '+')}]"
     return {
         "statistic": "best_confidence_lead", "exit_layer": layers[best], "n": len(measured.curve.question_ids),
         "estimate": _known(estimate[0]), "low": _known(low[0]), "high": _known(high[0]),
-        "sentence": f"Mean token probability at layer {layers[best]} differs by {estimate[0]:+.3f}{told} from the mean "
+        "sentence": f"Mean token probability at layer {layers[best]} differs by {_fixed(estimate[0], 3, '+')}{told} from the mean "
         "of the other layers.",
     }  # fmt: skip
 
@@ -252,6 +266,11 @@ def percent(share: float) -> str:
 def p_text(p_value: float) -> str:
     """A p-value for a sentence."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    """A number with that many decimals, never a negative zero."""
+    return f"{round(float(value), decimals) + 0.0:{sign}.{decimals}f}"
 
 
 def _with_interval(row: Row, name: str) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pytest import approx
+from scipy import stats
 
 from hcl_cli.measures.bootstrap import resampled_means
 from hcl_cli.measures.hcb import PRESETS, linear_part
@@ -91,6 +92,18 @@ def test_a_certain_lead_and_a_certain_tie():
     still = np.tile(score, (99, 1))
     assert better_than_last(score, still, 40) == (approx(0.7), approx(0.7), approx(0.7), approx(1 / 100))
     assert list(best_set(score, still, 40)) == [False, True, True, False]
+
+
+def test_the_p_value_is_the_named_layer_s():
+    """A bug: layer 2 leads by little but surely, layer 1 by more but within its noise. The p-value of the surest
+    lead was printed as that of the largest."""
+    rng = np.random.default_rng(0)
+    score = np.array([0.30, 0.10, 0.0])
+    drawn = score + rng.normal(0, 1, (999, 3)) * [0.25, 0.01, 0.0]
+    lead, low, _, p_value = better_than_last(score, drawn, 1000)
+    assert lead == approx(0.30) and low < 0
+    # two independent leads, the largest of them at least 1.2: 1 - Phi(1.2)^2
+    assert p_value == approx(1 - stats.norm.cdf(1.2) ** 2, abs=0.04)
 
 
 def test_the_lead_s_interval_by_hand():

@@ -267,8 +267,37 @@ def test_identical_layers_cannot_be_told_apart():
     assert layers["in_best_set"].to_list() == [True] * 4
     assert layers["p_best"].to_list() == approx([0.25] * 4)
     assert layers["is_best"].to_list() == [True, False, False, False]
-    assert "none of the 4 layers can be told apart" in said(findings, "best_layer")["sentence"]
-    assert said(findings, "best_minus_last")["p_value"] == 1
+    sentence = said(findings, "best_layer")["sentence"]
+    assert sentence.startswith("Layers 1 to 4 tie for the best HCB (0.")
+    assert sentence.endswith("the first of them is marked and wins in 25 % of resamples; "
+                             "no other layer can be told apart from it.")  # fmt: skip
+    last = said(findings, "best_minus_last")
+    assert (last["p_value"], last["estimate"], last["low"]) == (1, 0, None)
+    assert last["sentence"] == "The last layer, 4, is as good as the best."
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["script", "title", "0.37"]))
+@settings(max_examples=25, deadline=None)
+def test_a_last_layer_that_ties_is_never_led(seed, weights):
+    """The best and the last layer hold the same answers: no rounding lets one lead the other by "0.00 [nan, nan]"."""
+    rng = np.random.default_rng(seed)
+    answers = {}
+    for number in range(7):
+        first, other = ([int(c) if c < 3 else None for c in rng.integers(0, 5, 7)] for _ in range(2))
+        answers[f"q{number}"] = {1: first, 2: other, 3: first}
+    layers, findings = tables(frame(answers), weights=weights, n_bootstrap=60)
+    best = layers.filter("is_best")["exit_layer"].item()
+    sentence = said(findings, "best_minus_last")["sentence"]
+    assert "nan" not in " ".join(findings["sentence"]) and best != 3
+    assert sentence.startswith("The last layer, 3, is as good") if best == 1 else f"by HCB {0:.2f} " not in sentence
+
+
+def test_a_lead_stays_where_scores_can_be():
+    """Few questions and a narrow range of creativity: the band of the lead is wider than HCB itself, and is cut."""
+    answers = {"q1": {1: [0, 1], 2: [0, None]}, "q2": {1: [0, 0], 2: [0, 1]}, "q3": {1: [0, 1], 2: [1, 1]}}
+    _, findings = tables(frame(answers), n_bootstrap=200)
+    lead = said(findings, "best_minus_last")
+    assert (lead["low"], lead["high"]) == (-1, 1) and "[-1.00, 1.00], one-sided p = " in lead["sentence"]
 
 
 def test_correlation_over_layers_by_hand():
