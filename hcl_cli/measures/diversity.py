@@ -8,6 +8,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+RAREFIED_TO = 5  # correct answers that `rarefied_count` draws
+
 
 def cluster_count(cell: Ints, size: Ints, n_cells: int) -> Floats:
     """Number of clusters in each cell; 0 where there is none.
@@ -42,7 +44,7 @@ def cluster_entropy(cell: Ints, size: Ints, n_cells: int) -> Floats:
     return np.abs(np.bincount(cell, weights=-share * np.log(share), minlength=n_cells))
 
 
-def rarefied_count(cell: Ints, size: Ints, n_cells: int, m: int = 5) -> Floats:
+def rarefied_count(cell: Ints, size: Ints, n_cells: int, m: int = RAREFIED_TO) -> Floats:
     """Expected number of clusters among m answers drawn without replacement from each cell.
 
     sum over clusters of 1 - C(n - n_c, m) / C(n, m), with n answers in the cell and n_c in the cluster. The plain

@@ -141,8 +141,8 @@ def _confidence(measured: Measured) -> Row:
     return {
         "statistic": "best_confidence_lead", "exit_layer": layers[best], "n": len(measured.curve.question_ids),
         "estimate": _known(estimate[0]), "low": _known(low[0]), "high": _known(high[0]),
-        "sentence": f"Mean token probability at layer {layers[best]} differs by {_fixed(estimate[0], 3, '+')}{told} from the mean "
-        "of the other layers.",
+        "sentence": f"Mean token probability at layer {layers[best]} differs by {_fixed(estimate[0], 3, '+')}{told} "
+        "from the mean of the other layers.",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hcl_cli.errors import BadOption
+from hcl_cli.measures.diversity import RAREFIED_TO
 from hcl_cli.measures.hcb import PRESETS, Weights, minmax, winning_shares
 from hcl_cli.measures.intervals import mean_interval, percentile_interval
 from hcl_cli.measures.selection import best_set
@@ -27,7 +28,11 @@ __all__ = ["ScoredInput", "Weights", "layer_tables", "parse_weights"]
 Floats = npt.NDArray[np.float64]
 SCALES = ("raw", "minmax")
 # Largest value of a question and the smallest step to reckon with, for the intervals of each diversity.
-_SUPPORT = {"clusters": (0.0, math.inf, 1.0), "rarefied": (1.0, math.inf, 1.0), "entropy": (0.0, math.inf, math.log(2))}
+_SUPPORT = {
+    "clusters": (0.0, math.inf, 1.0),
+    "rarefied": (1.0, float(RAREFIED_TO), 1.0),
+    "entropy": (0.0, math.inf, math.log(2)),
+}
 
 
 def parse_weights(text: str, scale_hallucination: str | None = None) -> Weights:

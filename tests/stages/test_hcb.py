@@ -104,6 +104,14 @@ def test_rarefied_counts_only_questions_with_five_right_answers_at_every_layer()
     assert layers["hallucination_rate"].to_list() == approx([(0 + 1 / 6 + 2 / 6) / 3, 0])
 
 
+def test_five_answers_hold_no_more_than_five_clusters():
+    """A bug: five different right answers everywhere gave an upper end above 5, which no question can reach."""
+    layers, _ = tables(frame({f"q{n}": {1: [0, 1, 2, 3, 4], 2: [0] * 5} for n in range(20)}), diversity="rarefied")
+    assert layers["creativity_raw"].to_list() == approx([5, 1])
+    assert (layers["creativity_raw_high"][0], layers["creativity_raw_low"][1]) == (5, 1)
+    assert layers["creativity_raw_low"][0] < 5 and layers["creativity_raw_high"][1] > 1
+
+
 def test_rarefied_without_such_a_question_says_so_and_calls_no_layer_best():
     layers, findings = tables(frame(PLANTED), diversity="rarefied")
     assert layers["n_creativity_questions"].to_list() == [0, 0, 0]
