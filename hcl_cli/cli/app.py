@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -51,6 +52,11 @@ class Program(TyperGroup):
         for name, (_, panel, line) in COMMANDS.items():
             self.commands[name] = TyperCommand(name, help=line, rich_help_panel=panel, rich_markup_mode="rich")
         self._loaded: set[str] = set()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """With nothing to do, the help goes to stderr: exit code 2 leaves stdout empty."""
+        with redirect_stdout(sys.stderr) if not args else nullcontext():
+            return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order in which they are used, not of the alphabet."""
@@ -153,6 +159,10 @@ def _run() -> int:
         return 2
     except typer.Abort:
         return 130
+    except SystemExit as end:  # how rich, which writes the help, answers a closed pipe: with 1
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        return 0
     except MemoryError:
         error_line(str(EnvironmentRefused("out of memory; try a smaller --batch-tokens or --limit")))
         return EnvironmentRefused.exit_code

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.session import write_line
+from hcl_cli.cli.session import write_bytes, write_line
 
 
 def datasets(as_json: opt.JsonOpt = False) -> None:
@@ -57,8 +57,10 @@ def _print(rows: list[dict[str, Any]], as_json: bool, *, note: str) -> None:
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     console = Console(highlight=False)
-    console.print(table)
-    console.print(escape(note), style="dim")
+    with console.capture() as captured:  # rich itself ends a closed pipe with exit code 1
+        console.print(table)
+        console.print(escape(note), style="dim")
+    write_bytes(captured.get().encode())
 
 
 def _shown(value: object) -> str:

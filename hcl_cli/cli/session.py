@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hcl_cli.cli.terminal import Terminal
-from hcl_cli.errors import BadOption
+from hcl_cli.cli.terminal import Terminal, drop
+from hcl_cli.errors import BadOption, EnvironmentRefused
 
 if TYPE_CHECKING:
     import polars as pl
@@ -172,14 +172,23 @@ def write_line(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes on stdout, flushed. A reader who has had enough (`| head`) ends the command quietly, with exit code 0."""
+    """Bytes on stdout, flushed. A reader who has had enough (`| head`) ends the command quietly, with exit code 0.
+
+    Raises:
+        EnvironmentRefused: if stdout is closed, or on a full disk.
+    """
+    advice = "what was made is kept; give the command a stdout that can be written and run it again"
+    if sys.stdout is None:
+        raise EnvironmentRefused(f"stdout is closed: {advice}")
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+    except OSError as error:
+        drop(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(0) from None
+        raise EnvironmentRefused(f"stdout cannot be written ({error.strerror}): {advice}") from error
 
 
 def library_versions() -> dict[str, str]:

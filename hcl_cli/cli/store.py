@@ -16,9 +16,7 @@ from hcl_cli.stages.versions import VERSIONS
 if TYPE_CHECKING:
     from hcl_cli.artifacts.store import Store
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", help="Look after the store of artifacts."
-)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", help="Look after the store of artifacts.")
 
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ class Terminal:
         """A rich console on stderr, for what is more than a line; not imported before."""
         from rich.console import Console
 
-        return Console(stderr=True, highlight=False)
+        return Console(file=cast(TextIO, _Stderr()), highlight=False)
 
     def say(self, text: str) -> None:
         """One line for people, unless --quiet."""
@@ -95,13 +95,44 @@ def _is_terminal() -> bool:
 
 def _line(text: str, colour: str) -> None:
     """One plain line on stderr; control characters from data are shown, not obeyed."""
-    if sys.stderr is None:
-        return
     safe = "".join(mark if mark.isprintable() or mark == " " else _visible(mark) for mark in text)
     if colour and _is_terminal() and not os.environ.get("NO_COLOR"):
         safe = f"\x1b[{colour}m{safe}\x1b[0m"
-    sys.stderr.write(safe + "\n")
-    sys.stderr.flush()
+    _write(safe + "\n")
+
+
+def _write(text: str) -> None:
+    """Text on stderr. Where nobody can read it (a closed pipe, a full disk), the command goes on without."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        drop(sys.stderr)
+
+
+class _Stderr:
+    """stderr as rich needs it; writing to it never fails."""
+
+    encoding = property(lambda _: getattr(sys.stderr, "encoding", None) or "utf-8")
+
+    def write(self, text: str) -> int:
+        _write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass  # written through
+
+    def isatty(self) -> bool:
+        return _is_terminal()
+
+
+def drop(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, so that Python does not try it once more when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _visible(mark: str) -> str:
