@@ -88,10 +88,11 @@ def hcb(
         return computed[0]
 
     layers = session.produce(recipe(LAYERS.name), LAYERS, lambda: both()[0])
-    findings = session.produce(recipe(FINDINGS.name), FINDINGS, lambda: both()[1])
+    # Under --no-cache there is one file, that of -o: the findings are shown and not kept.
+    also = [] if no_cache else [session.produce(recipe(FINDINGS.name), FINDINGS, lambda: both()[1])]
 
     # emit
-    rows, found = layers.rows_as_dicts(), findings.rows_as_dicts()
+    rows, found = layers.rows_as_dicts(), also[0].rows_as_dicts() if also else both()[1].to_dicts()
     if not quiet:
         from hcl_cli.report.terminal import layer_report
 
@@ -107,7 +108,7 @@ def hcb(
 
         write_figure(rows, figure, found)
         session.terminal.say(f"hcb: figure in {figure}")
-    session.emit(layers, also=[findings])
+    session.emit(layers, also=also)
 
 
 def check_export(option: str, path: Path | None, endings: tuple[str, ...]) -> None:

@@ -121,6 +121,18 @@ def test_no_cache_neither_reads_nor_writes_the_store(hcl: Hcl, planted_run: list
     assert pl.read_parquet(alone).equals(pl.read_parquet(hcl(*planted_run, "-n", 2).path))
 
 
+def test_no_cache_gives_the_layer_table_and_no_second_file(hcl: Hcl, tmp_path: Path) -> None:
+    """Both tables of `hcl hcb` were written to -o FILE, the findings last; then reading them as layers failed."""
+    (tmp_path / "r.jsonl").write_text('{"question": "a?", "answers": ["b"], "response": "b"}\n')
+    scored = hcl("score", "r.jsonl", "--cluster", "exact").path
+    alone = hcl("hcb", scored, "--no-cache", "-o", "alone.parquet", "--json")
+    assert json.loads(alone.out)["also"] == []
+    assert "Layer 1 is the only one" in alone.err
+    assert not (tmp_path / ".hcl" / "hcb").exists()
+    assert (tmp_path / "alone.parquet").read_bytes() == hcl("hcb", scored).path.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["alone.parquet"]
+
+
 def test_force_computes_again(hcl: Hcl, planted_run: list[object]) -> None:
     path = hcl(*planted_run, "-n", 2).path
     before = path.stat().st_mtime_ns, path.read_bytes()
