@@ -173,7 +173,7 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
 def _source_name(questions: str | None, dataset: str | None) -> str:
     """The questions asked for: a file (or a path read from stdin for `-`), or a named data set."""
     if questions is None:
-        return dataset or "lab"
+        return "lab" if dataset is None else dataset
     if dataset is not None:
         raise BadOption(f"{questions} and --dataset {dataset}: name the questions once")
     path = input_paths([questions], "hcl sample")[0]

@@ -137,7 +137,7 @@ def open_questions(
             )
         return _open_file(source.file, name, mapping, source.licence, memo)
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
-    if os.path.exists(path):
+    if name and os.path.exists(path):  # an empty name would be the current folder
         return _open_file(path, _file_name(path), mapping, None, memo)
     if "/" in name or path.suffix.lower() in FORMATS:
         raise BadInput(f"{shown(name)}: no such file")

@@ -88,6 +88,11 @@ def test_a_questions_file_that_cannot_be_used(
     refused(hcl("sample", name, "-m", planted_model), *words)
 
 
+def test_an_empty_data_set_name_is_not_the_default(hcl: Hcl) -> None:
+    """`hcl sample -d "$UNSET"` sampled the lab's questions without a word."""
+    refused(hcl("sample", "-d", ""), "--dataset", "no such data set")
+
+
 def test_an_unknown_data_set_names_its_neighbours(hcl: Hcl) -> None:
     refused(hcl("sample", "-d", "triviqa"), "triviqa", "triviaqa")
 
