@@ -92,10 +92,11 @@ def attention(
         raise ValueError("this attention knows no position bias and no soft-capping")
     rows, heads, _, width = query.shape
     kv_heads, prompt_length = layer.prompt_keys.shape[1:3]
-    query = query.reshape(rows, kv_heads, heads // kv_heads, width) * (width**-0.5 if scaling is None else scaling)
+    query = query.reshape(rows, kv_heads, heads // kv_heads, width)
+    scale = width**-0.5 if scaling is None else scaling
     mask = None if attention_mask is None else _additive(attention_mask[:, 0, 0])  # [row, prompt + own]
-    own = _part(query, key, value, None if mask is None else mask[:, None, None, prompt_length:])
-    prompt = _prompt_part(layer, query, None if mask is None else mask[:, :prompt_length])
+    own = _part(query, key, value, scale, None if mask is None else mask[:, None, None, prompt_length:])
+    prompt = _prompt_part(layer, query, scale, None if mask is None else mask[:, :prompt_length])
     output = _merged(own, prompt).to(value.dtype)
     return output.reshape(rows, 1, heads, output.shape[-1]), None
 
@@ -106,19 +107,25 @@ def _additive(mask: Tensor) -> Tensor:
     return mask.float().clamp(min=_MASKED)
 
 
-def _part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Unnormalised attention to one part of the keys: weighted values, sum of weights, largest score."""
+def _part(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention to one part of the keys: weighted mean of its values, sum of its weights, its largest score.
+
+    Scores and weights are float32 (float64 for float64 models): scaled after the product, so that half precision
+    rounds nothing but the products themselves.
+    """
     scores = query @ key.transpose(-1, -2)  # [..., query, key]
-    if scores.dtype != torch.float64:
-        scores = scores.float()
+    scores = (scores if scores.dtype == torch.float64 else scores.float()).mul_(scale)
     if mask is not None:
-        scores = scores + mask
+        scores.add_(mask)
     largest = scores.amax(-1, keepdim=True)
     weights = scores.sub_(largest).exp_()
-    return weights.to(value.dtype) @ value, weights.sum(-1, keepdim=True), largest
+    total = weights.sum(-1, keepdim=True)
+    return weights.div_(total).to(value.dtype) @ value, total, largest
 
 
-def _prompt_part(layer: Any, query: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _prompt_part(layer: Any, query: Tensor, scale: float, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """`_part` for the prompts: the rows of one prompt are the queries of one product."""
     rows, kv_heads, repeats, width = query.shape
     per_prompt, slots = layer.owner.rows.slots(layer.index)
@@ -138,14 +145,14 @@ def _prompt_part(layer: Any, query: Tensor, mask: Tensor | None) -> tuple[Tensor
         places = mask.new_zeros(n_prompts * per_prompt, length).index_copy_(0, slots, mask)
         mask = places.view(n_prompts, 1, per_prompt, 1, length).expand(-1, -1, -1, repeats, -1)
         mask = mask.reshape(n_prompts, 1, per_prompt * repeats, length)
-    values, total, largest = _part(by_prompt(query), layer.prompt_keys, layer.prompt_values, mask)
+    values, total, largest = _part(by_prompt(query), layer.prompt_keys, layer.prompt_values, scale, mask)
     return by_row(values), by_row(total), by_row(largest)
 
 
 def _merged(one: tuple[Tensor, Tensor, Tensor], two: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     largest = torch.maximum(one[2], two[2])
-    weight_one, weight_two = (one[2] - largest).exp_(), (two[2] - largest).exp_()
-    return (one[0] * weight_one + two[0] * weight_two) / (one[1] * weight_one + two[1] * weight_two)
+    weight_one, weight_two = one[1] * (one[2] - largest).exp_(), two[1] * (two[2] - largest).exp_()
+    return (one[0] * weight_one + two[0] * weight_two) / (weight_one + weight_two)
 
 
 # Both registries, or the causal mask of the prompts would be lost without a word.
