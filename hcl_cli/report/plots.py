@@ -16,6 +16,8 @@ from hcl_cli.report.labels import CurveRows, Row, common_name, curves_of, of_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
 
 FIGURE_ENDINGS = (".png", ".svg", ".pdf")
 
@@ -57,10 +59,16 @@ def layer_figure(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Figure:
         for axis, (title, name) in zip(axes, _PANELS, strict=True):
             for number, curve in enumerate(curves):
                 _draw(axis, curve, name, number, relative, faint=len(curves) > 3)
+            if all(row[name] is None for curve in curves for row in curve.layers):
+                axis.text(0.5, 0.5, "unknown", transform=axis.transAxes, ha="center", va="center", color="0.35")
+                axis.set_yticks([])
             axis.set_title(title, loc="left")
             axis.set_xlabel("exit layer / deepest exit layer" if relative else "exit layer")
             if not relative:
-                axis.xaxis.get_major_locator().set_params(integer=True)
+                numbers = [row["exit_layer"] for row in layers]
+                pad = max(0.5, (max(numbers) - min(numbers)) / 20)
+                axis.set_xlim(min(numbers) - pad, max(numbers) + pad)
+                axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         _name(figure, layers, curves, findings)
     return figure
 
@@ -97,7 +105,7 @@ def _name(figure: Figure, layers: Sequence[Row], curves: list[CurveRows], findin
 
     title = common_name(layers)
     if title != "unnamed":
-        figure.suptitle(_wrapped(title, 100), x=0.012, ha="left", fontweight="bold", parse_math=False)
+        figure.suptitle(_wrapped(title, 80), x=0.012, ha="left", fontweight="bold", parse_math=False)
     handles = [
         Line2D(
             [], [], color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], mfc="white",
@@ -116,27 +124,39 @@ def _name(figure: Figure, layers: Sequence[Row], curves: list[CurveRows], findin
         handles.append(mark("o", 6, "cannot be told apart from the best"))
     overall = of_all(findings)
     about = [overall[name]["sentence"] for name in ("formula", "resamples") if name in overall]
-    note = _wrapped(". ".join(about) + ".", 145) if about else ""
-    columns = min(3, len(handles)) or 1
-    lines = sum(
-        max(str(handle.get_label()).count("\n") + 1 for handle in handles[start : start + columns])
-        for start in range(0, len(handles), columns)
-    )
-    below_legend = 0.08 + (0.17 * (note.count("\n") + 1) + 0.08 if note else 0.0)  # inches
-    below = below_legend + (0.22 * lines + 0.06 if handles else 0.0)
+    note = _wrapped(". ".join(about) + ".", 165) if about else ""
+    below = below_legend = 0.08 + (0.17 * (note.count("\n") + 1) + 0.08 if note else 0.0)  # inches
+    if handles:
+        legend, legend_height = _legend(figure, handles)
+        below += legend_height + 0.1
     height = PANEL_HEIGHT + below
     figure.set_size_inches(WIDTH, height)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height)))
     if handles:
+        legend.set_bbox_to_anchor((0.008, below_legend / height), transform=figure.transSubfigure)
+    if note:
+        figure.text(0.012, 0.1 / height, note, ha="left", va="bottom", fontsize=8, color="0.35", parse_math=False)
+
+
+def _legend(figure: Figure, handles: list[Line2D]) -> tuple[Legend, float]:
+    """A legend in as many columns as fit the page, three at most, and its height in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    columns = min(3, len(handles))
+    while True:
         legend = figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.008, below_legend / height), borderaxespad=0,
-            borderpad=0, ncols=columns, frameon=False, labelspacing=0.35,
+            handles=handles, loc="lower left", borderaxespad=0, borderpad=0, ncols=columns, frameon=False,
+            labelspacing=0.35,
         )  # fmt: skip
         legend.set_in_layout(False)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    if note:
-        figure.text(0.012, 0.1 / height, note, ha="left", va="bottom", fontsize=8, color="0.35", parse_math=False)
+        extent = legend.get_window_extent(renderer)
+        if columns == 1 or extent.width <= 0.98 * figure.bbox.width:
+            return legend, extent.height / figure.dpi
+        legend.remove()
+        columns -= 1
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -96,6 +96,27 @@ def test_many_curves_stay_distinct_and_inside_the_page():
     assert legend.get_window_extent().y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes) + 1
 
 
+def test_long_names_stay_inside_the_page():
+    """A bug: six names of sixty letters made three columns, and the right one was cut at the edge."""
+    for name in ("an-organisation/a-model-with-a-very-long-name-and-instruct-tuning-", "W" * 90):
+        rows = [layer(k, 0.1 * k, best=k == 2, in_set=True, model=f"{name}{n}") for n in range(6) for k in (1, 2, 3)]
+        figure = layer_figure(rows)
+        figure.draw_without_rendering()
+        extent = figure.legends[0].get_window_extent()
+        assert 0 <= extent.x0 and extent.x1 <= figure.bbox.width
+        assert 0 <= extent.y0 and extent.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes) + 1
+
+
+def test_a_single_layer_has_one_whole_tick_and_an_unknown_panel_says_so():
+    """A bug: one layer stood between ticks at 0.96 and 1.04; panels without a value were empty from 0 to 1."""
+    figure = layer_figure([layer(7, 0.5, best=True) | {"hcb": None}])
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_xlim()
+    assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [7]
+    said = [[text.get_text() for text in axis.texts] for axis in figure.axes]
+    assert said == [[], [], ["unknown"]]
+
+
 @pytest.mark.parametrize("name", ["f.jpg", "f", "f.gif"])
 def test_another_ending_is_refused_in_one_line(tmp_path: Path, name):
     with pytest.raises(BadOption, match=r"^--figure .*expected one of .png, .svg, .pdf$"):
