@@ -78,10 +78,11 @@ class Program(TyperGroup):
                 tree.command(name)(getattr(module, name))
             command = typer.main.get_command(tree)
             command.name = name
-            for param in command.params:
-                if param.param_type_name == "option" and param.name not in settings.NOT_SETTABLE and not param.envvar:
-                    param.envvar = settings.variable(str(param.name))
-                    param.show_envvar = False  # type: ignore[attr-defined]
+            for one in getattr(command, "commands", {name: command}).values():
+                for option, param in settings.settable(name, one.params).items():
+                    if not param.envvar:
+                        param.envvar = settings.variable(option)
+                        param.show_envvar = False
             self.commands[name] = command
             self._loaded.add(name)
         return self.commands[name]
@@ -146,7 +147,7 @@ def main() -> NoReturn:
 def _run() -> int:
     command = program()
     try:
-        defaults = settings.default_map(Path.cwd(), lambda: {name: _settable(command.load(name)) for name in COMMANDS})
+        defaults = settings.default_map(Path.cwd(), lambda: _settable(command))
         code = command.main(standalone_mode=False, default_map=defaults, prog_name="hcl")
     except HclError as error:
         error_line(str(error))
@@ -169,8 +170,15 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _settable(command: Any) -> set[str]:
-    return {param.name for param in command.params if param.param_type_name == "option"} - settings.NOT_SETTABLE
+def _settable(program: Program) -> dict[str, dict[str, str]]:
+    """Every command, those of groups too ("store ls"), with its settable options and their parameters' names."""
+    found = {}
+    for name in COMMANDS:
+        command = program.load(name)
+        for inner, one in getattr(command, "commands", {"": command}).items():
+            params = settings.settable(name, one.params)
+            found[f"{name} {inner}".strip()] = {option: str(param.name) for option, param in params.items()}
+    return found
 
 
 def _usage_message(error: typer.TyperException) -> str:
@@ -183,4 +191,19 @@ def _usage_message(error: typer.TyperException) -> str:
         if name in names and (equals or index + 1 < len(sys.argv)):
             text = f"{name} {value if equals else sys.argv[index + 1]!r}: {getattr(error, 'message', text)}".rstrip(".")
             break
+    else:
+        if (origin := _origin(param, context)) is not None:
+            text = f"{origin}: {getattr(error, 'message', text)}".rstrip(".")
     return f"{text}; see {getattr(context, 'command_path', None) or 'hcl'} --help"
+
+
+def _origin(param: Any, context: Any) -> str | None:
+    """Where a value that is not on the command line came from, and what it is: `HCL_SAMPLES 'x'`."""
+    if param is None or context is None:
+        return None
+    variable = getattr(param, "envvar", None)
+    if isinstance(variable, str) and os.environ.get(variable):
+        return f"{variable} {os.environ[variable]!r}"
+    if param.name in (context.default_map or {}):
+        return f"{settings.FILE}: {param.opts[0].lstrip('-')} = {context.default_map[param.name]!r}"
+    return None

@@ -166,6 +166,15 @@ def test_other_commands_refuse_in_one_line(hcl: Hcl, tmp_path: Path, arguments: 
     refused(hcl(*arguments), *words)
 
 
+def test_a_value_from_outside_is_named_with_its_place(
+    hcl: Hcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hcl.toml").write_text("samples = 'few'\n")
+    refused(hcl("sample"), "hcl.toml: samples = 'few'")
+    monkeypatch.setenv("HCL_SAMPLES", "many")
+    refused(hcl("sample"), "HCL_SAMPLES 'many'")
+
+
 def test_settings_files_are_checked_too(hcl: Hcl, tmp_path: Path) -> None:
     (tmp_path / "hcl.toml").write_text("[sample]\ntemprature = 1.0\n")
     refused(hcl("sample"), "hcl.toml", "temprature")

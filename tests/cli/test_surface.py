@@ -156,6 +156,27 @@ def test_variables_and_files_give_defaults_and_flags_win(
     assert hcl(*planted_run).path.is_relative_to(tmp_path / "elsewhere")
 
 
+def test_the_stores_own_commands_take_variables_and_files_too(
+    hcl: Hcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`HCL_STORE=x hcl store gc` looked after `.hcl` instead."""
+    (tmp_path / "hcl.toml").write_text("store = 'from-file'\njson = true\n")
+    assert hcl("store", "path").path == tmp_path / "from-file"
+    assert hcl("store", "ls").out == "[]\n"
+    monkeypatch.setenv("HCL_STORE", str(tmp_path / "from-variable"))
+    monkeypatch.setenv("HCL_JSON", "0")
+    assert hcl("store", "path").path == tmp_path / "from-variable"
+    assert hcl("store", "ls").out == ""
+
+
+def test_a_limit_for_sampling_does_not_cut_what_cat_prints(
+    hcl: Hcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.jsonl").write_text('{"question": "a?"}\n' * 3)
+    monkeypatch.setenv("HCL_LIMIT", "1")
+    assert hcl("cat", "r.jsonl").out.count("\n") == 3
+
+
 def test_questions_come_from_stdin_only_for_a_dash(hcl: Hcl, planted_run: list[object]) -> None:
     command, file, *rest = planted_run
     piped = hcl(command, "-", *rest, "-n", 1, stdin=f"{file}\n")
