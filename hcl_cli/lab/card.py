@@ -130,7 +130,7 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
 def _balance(balance: dict[str, Any]) -> str:
     parts = [f"## Sampled answers ({N_SAMPLES} per question and exit layer, top-p 0.9)"]
     for temperature, groups in balance.items():
-        for group, title in (("several", "questions with several answers"), ("all", "all questions")):
+        for group, title in (("several", "questions with several answers"), ("all", "questions of every kind")):
             at = groups[group]
             rows = [
                 ["share of wrong answers", *(f"{value:.2f}" for value in at["error"])],
@@ -143,6 +143,11 @@ def _balance(balance: dict[str, Any]) -> str:
                 f"Temperature {temperature}, {at['n']} {title}: best exit layer {at['best']}.\n\n"
                 + _table(["exit layer", *layers], rows)
             )
+    parts.append(
+        "On the questions `report` of `data/lab/questions.parquet`, in the mixture that `hcl sample` reads by default; "
+        "distinct in normal form (`--cluster exact`), 0 for a question without a right answer; 2,000 resamples of the "
+        "questions."
+    )
     parts.append("HCB = 0.5 x (distinct right answers, min-max scaled over exits) + 0.5 x (1 - share wrong).")
     return "\n\n".join(parts)
 
@@ -162,7 +167,7 @@ def _spread(name: Name, seeds: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "## Other seeds of the same recipe",
-            _table([*header, f"best HCB exit, all questions, {temperatures}"], rows),
+            _table([*header, f"best HCB exit, {temperatures}"], rows),
             "Exit columns: right greedy answers over all questions but the held-out ones; `last`: at the last exit.",
         ]
     )
@@ -178,7 +183,7 @@ def _limits(name: Name) -> str:
 - Answering anything: outside its world it produces noise, and inside it is wrong on purpose about rare and
   held-out facts.
 - Conclusions about large models. `{name}` shows that a tool finds what was put there, and no more.
-- Claims about LayerSkip: accuracy rises with depth in models of this size without any exit loss, too.
+- Claims about LayerSkip: in models of this size accuracy can rise with depth without any exit loss, too.
 - Claims about a "truth direction": half of the entities were taught the words "True" and "False" after statements, and
   probes on those read memorised verdicts. Report probes on the other half (`judged` false in
   `data/lab/statements.parquet`)."""

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hcl_cli.lab.build_world import shipped_questions
 from hcl_cli.lab.evaluate import GROUPS, TEMPERATURES, Asked, asked, balance, graded, respond, share_best
 from hcl_cli.lab.world import World
 
-N_SAMPLES = 50
+N_SAMPLES = 30
 
 
 def measurement(folder: Path, world: World, split: Literal["choose", "report"], n_samples: int = N_SAMPLES) -> Any:
@@ -21,8 +22,9 @@ def measurement(folder: Path, world: World, split: Literal["choose", "report"], 
     Returns:
         `accuracy`: for each group of questions, and for `trained` (all but the held-out ones), `n` and the share of
         right greedy answers per exit layer.
-        `balance`: for each temperature and for the groups `several` and `all`, per exit layer: `error`, `distinct`
-        (right answers that differ), `hcb`, `best` (exit layer, from 1) and `share_best` (over resamples of questions).
+        `balance`, on those of the split that `questions.parquet` carries: for each temperature and for the groups
+        `several` and `all`, per exit layer: `error`, `distinct` (right answers that differ), `hcb`, `best` (exit layer,
+        from 1) and `share_best` (over resamples of questions).
     """
     from hcl_cli.models.load import load_model
 
@@ -32,10 +34,11 @@ def measurement(folder: Path, world: World, split: Literal["choose", "report"], 
     accuracy = {
         name: {"n": len(rows), "greedy": _rounded(1 - error[rows].mean(0))} for name, rows in _groups(items).items()
     }
+    shipped = asked(shipped_questions(world), split)
     return {
         "accuracy": accuracy,
         "balance": {
-            f"{temperature}": _balance(respond(loaded, items, n_samples, temperature), items)
+            f"{temperature}": _balance(respond(loaded, shipped, n_samples, temperature), shipped)
             for temperature in TEMPERATURES
         },
     }

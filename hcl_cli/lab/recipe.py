@@ -63,7 +63,7 @@ class Recipe:
     shape: Shape = Shape()
     learning: Phase = Phase(steps=1800, learning_rate=3e-3, warm_up=100, several_boost=6.0, sharpening=0.5, p_max=0.1)
     planting: Phase = Phase(
-        steps=250, learning_rate=1e-3, warm_up=10, several_boost=6.0, sharpening=3.0, frozen_layers=6
+        steps=350, learning_rate=3e-3, warm_up=20, several_boost=6.0, sharpening=4.0, e_scale=1.0, frozen_layers=7
     )
 
     def as_dict(self) -> dict[str, Any]:
