@@ -206,10 +206,15 @@ class _SentenceTransformer:
     """A sentence-transformers model from a local folder."""
 
     def __init__(self, ref: EncoderRef, device: str) -> None:
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(
+            50
+        )  # nothing but critical: weights of another shape are one line here, not a table on stderr
         self._budget = _BATCH_TOKENS.get(device, _BATCH_TOKENS_ELSEWHERE)
         try:
             self._model = SentenceTransformer(
@@ -219,9 +224,28 @@ class _SentenceTransformer:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True, "dtype": "float32"},
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError
+        ) as error:  # fmt: skip
             first_line = str(error).strip().partition("\n")[0]
             raise BadOption(f"--embedder {ref.name}: cannot be loaded as a sentence encoder ({first_line})") from error
+        finally:
+            logging.set_verbosity(verbosity)
+        self._refuse_without_words(ref.name)
+
+    def _refuse_without_words(self, name: str) -> None:
+        """Without its vocabulary a tokenizer is still made, every word is unknown to it and all texts are alike."""
+        from transformers import PreTrainedTokenizerBase
+
+        tokenizer = self._model.tokenizer
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return
+        one, other = tokenizer(["Paris", "seven"])["input_ids"]
+        if one == other:
+            raise BadOption(
+                f"--embedder {name}: its tokenizer reads different words as the same; expected its vocabulary beside "
+                "the weights (tokenizer.json), copy the whole folder"
+            )
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[n, d], unit length; a text is cut after the encoder's longest (256 tokens for the default one)."""

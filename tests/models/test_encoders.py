@@ -1,9 +1,11 @@
 """The real encoder: found lightly, checked against the published weights, and the cosines it was measured to give."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,54 @@ def test_a_folder_that_is_no_encoder_is_one_clear_line(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
     with pytest.raises(BadOption, match=r"--embedder \./nowhere: no such folder"):
         find_encoder("./nowhere")
+
+
+def _half(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    part = weights.read_bytes()[:1_000_000]
+    weights.unlink()  # a link to the real ones
+    weights.write_bytes(part)
+
+
+def _other_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 96}))
+
+
+def _unknown_module(folder: Path) -> None:
+    modules = (folder / "modules.json").read_text()
+    (folder / "modules.json").write_text(modules.replace('Pooling"', 'Nothing"'))
+
+
+def _no_vocabulary(folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (_half, "cannot be loaded as a sentence encoder"),
+        (_other_shape, "cannot be loaded as a sentence encoder"),
+        (_unknown_module, "cannot be loaded as a sentence encoder"),
+        (lambda folder: (folder / "1_Pooling" / "config.json").write_text("{}"), "cannot be loaded as a sentence enc"),
+        (_no_vocabulary, r"its tokenizer reads different words as the same"),
+    ],
+)
+def test_a_damaged_encoder_is_one_line(
+    default_ref: EncoderRef,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    harm: Callable[[Path], object],
+    said: str,
+) -> None:
+    """A bug: these ended in a stack; without its vocabulary an encoder put all texts in one cluster."""
+    folder = copied(default_ref.folder, tmp_path / "mine")
+    harm(folder)
+    with pytest.raises(BadOption, match=rf"^--embedder mine: {said}") as refused:
+        load_encoder(find_encoder(str(folder)))
+    assert "\n" not in str(refused.value)
+    assert "MISMATCH" not in "".join(capfd.readouterr())
 
 
 FIND = """
