@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -236,6 +236,22 @@ def output_path(out: Path) -> Path:
     if not target.parent.is_dir():
         raise BadOption(f"-o {out}: there is no folder {target.parent}; make it first")
     return target
+
+
+def write_output(out: Path, parts: Iterable[bytes]) -> None:
+    """Write a file that a user named, whole or not at all.
+
+    Raises:
+        BadOption: if `out` is a folder or a device, or lies in no folder.
+        EnvironmentRefused: if it cannot be written.
+    """
+    target = output_path(out)
+    with refusing(target, "name another file"), temporary(target) as path, HashedFile(path) as file:
+        for part in parts:
+            file.write(part)
+        file.sync()
+        os.replace(path, target)
+        sync_folder(target.parent)
 
 
 def copy_file(source: Path, out: Path, sha256: str) -> None:

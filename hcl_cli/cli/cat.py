@@ -9,7 +9,7 @@ import typer
 
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.hcb import check_export
-from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.inputs import input_paths, refuse_overwriting
 from hcl_cli.cli.session import write_bytes, write_line
 from hcl_cli.errors import BadOption
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 FORMATS = ("jsonl", "csv", "arrow")
+_ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".arrow": "ipc", ".parquet": "parquet"}
 
 
 def cat(
@@ -38,21 +39,27 @@ def cat(
     frame = _read(input_paths([artifact] if artifact is not None else [], "hcl cat")[0])
     frame = frame.select(_chosen(columns, frame.columns)) if columns else frame
     frame = frame.head(limit) if limit is not None else frame
-    for part in _pieces(frame, form):
+    for part in pieces(frame, form):
         write_bytes(part)
 
 
-def _pieces(frame: "pl.DataFrame", form: str) -> "Iterator[bytes]":
+def pieces(frame: "pl.DataFrame", form: str) -> "Iterator[bytes]":
     """The rows as bytes, ten thousand at a time; Python writes them, so that a closed pipe is seen as one."""
-    if form == "arrow":
+    if form in ("arrow", "ipc", "parquet"):
         buffer = io.BytesIO()
-        frame.write_ipc_stream(buffer)
+        if form == "arrow":
+            frame.write_ipc_stream(buffer)
+        elif form == "ipc":
+            frame.write_ipc(buffer)
+        else:
+            frame.write_parquet(buffer)
         yield buffer.getvalue()
         return
     if form == "csv":
-        yield _flat(frame.clear()).write_csv().encode()
+        yield _as_text(frame.clear(), form).write_csv().encode()
     for part in frame.iter_slices(10_000):
-        yield (_flat(part).write_csv(include_header=False) if form == "csv" else part.write_ndjson()).encode()
+        text = _as_text(part, form)
+        yield (text.write_csv(include_header=False) if form == "csv" else text.write_ndjson()).encode()
 
 
 def export(
@@ -63,17 +70,18 @@ def export(
 
     Example: hcl export - hcb.csv < path.txt
     """
-    check_export("TARGET", target, (".csv", ".jsonl", ".arrow", ".parquet"))
-    frame = _read(input_paths([artifact], "hcl export")[0])
+    check_export("TARGET", target, tuple(_ENDINGS))
+    from hcl_cli.artifacts.files import copy_file, write_output
+    from hcl_cli.artifacts.store import read_any
+
+    path = input_paths([artifact], "hcl export")[0]
+    refuse_overwriting("TARGET", target, [path])
+    source = read_any(path)
     ending = target.suffix.lower()
-    if ending == ".csv":
-        _flat(frame).write_csv(target)
-    elif ending == ".jsonl":
-        frame.write_ndjson(target)
-    elif ending == ".arrow":
-        frame.write_ipc(target)
+    if ending == ".parquet" and source.is_ours:
+        copy_file(path, target, source.sha256)  # byte for byte: the recipe comes along
     else:
-        frame.write_parquet(target)
+        write_output(target, pieces(source.frame().collect(), _ENDINGS[ending]))
     write_line(str(target.absolute()))
 
 
@@ -91,14 +99,29 @@ def _chosen(text: str, known: list[str]) -> list[str]:
     return names
 
 
-def _flat(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """Lists as JSON text: a CSV cell holds no list, and joining with a mark could not be undone."""
-    import json
+def _as_text(frame: "pl.DataFrame", form: str) -> "pl.DataFrame":
+    """Columns that the format has no form for as text: binary as base64, in CSV lists and structs as JSON.
 
+    A CSV cell holds no list, and joining with a mark could not be undone.
+    """
     import polars as pl
 
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
-    return frame.with_columns(
-        pl.col(name).map_elements(lambda values: json.dumps(list(values), ensure_ascii=False), return_dtype=pl.String)
-        for name in lists
+    columns = []
+    for name, kind in frame.schema.items():
+        if kind == pl.Binary:
+            columns.append(frame[name].bin.encode("base64"))
+        elif kind.is_nested() and (form == "csv" or "Binary" in str(kind)):
+            values = [None if value is None else _json(value) for value in frame[name].to_list()]
+            columns.append(pl.Series(name, values, dtype=pl.String))
+    return frame.with_columns(columns)
+
+
+def _json(value: object) -> str:
+    import base64
+    import json
+
+    return json.dumps(
+        value,
+        ensure_ascii=False,
+        default=lambda inner: base64.b64encode(inner).decode() if isinstance(inner, bytes) else str(inner),
     )

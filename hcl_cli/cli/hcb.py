@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.inputs import input_paths, refuse_overwriting
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
 from hcl_cli.schemas import FINDINGS, LAYERS, SCORED
@@ -59,7 +59,10 @@ def hcb(
     check_export("--table", table, (".md", ".csv", ".tex"))
 
     # read
-    sources = [read_source(path, SCORED) for path in input_paths(scored or [], "hcl hcb", most=None)]
+    paths = input_paths(scored or [], "hcl hcb", most=None)
+    for option, target in (("-o", output), ("--table", table), ("--figure", figure)):
+        refuse_overwriting(option, target, paths)
+    sources = [read_source(path, SCORED) for path in paths]
 
     # recipe
     def recipe(name: str) -> Recipe:

@@ -3,9 +3,10 @@
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, BadOption
 
 # Room for a few paths or `--json` objects; whatever is longer is not a path but somebody's data.
 _MOST_BYTES = 16 * 1024
@@ -51,6 +52,13 @@ def check_readable(path: Path, command: str) -> None:
         raise BadInput(f"{command}: {shown} is a folder; expected a Parquet, CSV or JSONL file")
     if not os.access(path, os.R_OK):
         raise BadInput(f"{command}: {shown} cannot be read; check its permissions")
+
+
+def refuse_overwriting(option: str, target: Path | None, inputs: Sequence[Path]) -> None:
+    """Raise BadOption if what is to be written is one of the files that are read."""
+    for path in inputs:
+        if target is not None and target.exists() and path.exists() and target.samefile(path):
+            raise BadOption(f"{option} {target}: is the file that is read; name another, so that nothing is lost")
 
 
 def _example(command: str) -> str:

@@ -1,12 +1,13 @@
 """`hcl sample`: sampled answers of every exit layer."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.inputs import input_paths, refuse_overwriting
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
 from hcl_cli.schemas import RESPONSES
@@ -81,7 +82,9 @@ def sample(
     # read
     memo = None if no_cache else store / "identities.json"
     mapping = parse_columns(columns) if columns else None
-    source = open_questions(_source_name(questions, dataset), columns=mapping, memo=memo, warn=session.terminal.warn)
+    source_name = _source_name(questions, dataset)
+    refuse_overwriting("-o", output, [Path(source_name)])
+    source = open_questions(source_name, columns=mapping, memo=memo, warn=session.terminal.warn)
     reference = resolve_model(model, memo=memo, warn=session.terminal.warn)
     layers = opt.parse_exit_layers(exit_layers, reference.n_layers, reference.name)
     template = open_prompt(prompt)

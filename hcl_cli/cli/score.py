@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths
+from hcl_cli.cli.inputs import input_paths, refuse_overwriting
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.schemas import RESPONSES, SCORED
@@ -47,7 +47,9 @@ def score(
         raise BadOption(f"--cluster {cluster}: expected {' or '.join(CLUSTERS)}")
 
     # read
-    source = read_source(input_paths([responses] if responses is not None else [], "hcl score")[0], RESPONSES)
+    path = input_paths([responses] if responses is not None else [], "hcl score")[0]
+    refuse_overwriting("-o", output, [path])
+    source = read_source(path, RESPONSES)
     reference = None
     if cluster == "cosine":
         from hcl_cli.models.encoders import find_encoder

@@ -186,3 +186,30 @@ def test_a_prompt_too_long_for_the_model_names_the_question(hcl: Hcl, tmp_path: 
     cut = hcl("sample", "q.jsonl", "-m", planted_model, "-n", 1, "--long-prompts", "truncate")
     assert "prompt cut" in cut.err
     assert cut.path.is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "r.jsonl", "--cluster", "exact", "-o", "r.jsonl"],
+        ["score", "r.jsonl", "--cluster", "exact", "-o", "link.jsonl"],
+        ["export", "r.jsonl", "r.jsonl"],
+        ["sample", "-d", "r.jsonl", "-m", "nowhere", "-o", "r.jsonl"],
+        ["hcb", "s.csv", "--table", "s.csv"],
+    ],
+)
+def test_an_input_is_never_written_over(hcl: Hcl, tmp_path: Path, arguments: list[str]) -> None:
+    """`hcl score mine.jsonl -o mine.jsonl` replaced somebody's responses by a Parquet file."""
+    (tmp_path / "r.jsonl").write_text('{"question": "a?", "answers": ["b"], "response": "b"}\n')
+    (tmp_path / "link.jsonl").symlink_to("r.jsonl")
+    (tmp_path / "s.csv").write_text("question,response,correct\na?,b,true\n")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    refused(hcl(*arguments), arguments[-1], "is the file that is read")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(hcl: Hcl, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"question": "a?"}\n')
+    (tmp_path / "device.csv").symlink_to("/dev/full")
+    refused(hcl("export", "r.jsonl", "device.csv"), "device.csv", "not a regular file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["device.csv", "r.jsonl"]

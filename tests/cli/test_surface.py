@@ -1,5 +1,6 @@
 """What a user meets first: help, version, completion, one line on stdout, quiet pipes, and a quick start."""
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -228,6 +229,26 @@ def test_cat_and_export_give_the_rows(hcl: Hcl, planted_run: list[object], tmp_p
     assert json.loads(as_csv["answers"][0]) == rows["answers"][0].to_list()
     assert pl.read_ndjson(hcl("export", path, "rows.jsonl").path)["text"].to_list() == rows["text"].to_list()
     assert pl.read_parquet(hcl("export", path, "rows.parquet").path).equals(rows)
+
+
+def test_an_exported_parquet_is_the_same_artifact(hcl: Hcl, planted_run: list[object]) -> None:
+    """It was written anew by Polars and lost its recipe: `hcl show` took it for somebody else's file."""
+    made = hcl(*planted_run, "-n", 2).path
+    copied = hcl("export", made, "copy.parquet").path
+    assert copied.read_bytes() == made.read_bytes()
+    assert json.loads(hcl("show", copied, "--json").out)["recipe"]["stage"] == "sample"
+
+
+def test_other_peoples_types_are_printed(hcl: Hcl, tmp_path: Path) -> None:
+    """Binary aborted the JSONL writer, structs the CSV one, each with a stack."""
+    rows = {"b": [b"\xff"], "s": [{"x": 1, "y": [2]}], "inner": [[b"\xff"]], "when": [dt.datetime(2020, 1, 1)]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "odd.parquet")
+    line = json.loads(hcl("cat", "odd.parquet").out)
+    assert (line["b"], line["s"], line["inner"]) == ("/w==", {"x": 1, "y": [2]}, '["/w=="]')
+    cells = pl.read_csv(hcl("export", "odd.parquet", "odd.csv").path).row(0)
+    assert cells[:3] == ("/w==", '{"x": 1, "y": [2]}', '["/w=="]')
+    stream = hcl("export", "odd.parquet", "odd.arrow").path
+    assert pl.read_ipc(stream)["b"].to_list() == [b"\xff"]
 
 
 def test_store_commands(hcl: Hcl, planted_run: list[object], tmp_path: Path) -> None:
