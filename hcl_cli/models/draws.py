@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256  # tokens per block of the two-level inverse CDF
 SMALL_VOCABULARY = 8192
+CACHED = 1 << 18  # numbers worked on at a time on a CPU: what its second-level cache holds
 LAZY_ROUNDS = 3  # rounds of attempts before the nucleus of a row is found by sorting
 
 # Purposes: separate streams of numbers under one address.
@@ -169,19 +170,20 @@ class Candidates:
             position += (flat[position + (half - 1)] <= target) * half
         return block * BLOCK + (position - start)
 
-    def likelier_mass(self, row: Tensor, token: Tensor, budget: int = 1 << 21) -> Tensor:
+    def likelier_mass(self, row: Tensor, token: Tensor) -> Tensor:
         """Weight of all tokens strictly likelier than `token`, ties by token id. [draw] each, float64."""
         import torch
 
         parts = []
-        ids = torch.arange(self.weights.shape[1], device=row.device)
-        step = max(1, budget // self.weights.shape[1])
+        width = self.weights.shape[1]
+        ids = torch.arange(width, device=row.device, dtype=torch.int32)
+        step = max(1, (CACHED if row.device.type == "cpu" else 64 * CACHED) // width)
         for start in range(0, row.shape[0], step):
-            rows, tokens = row[start : start + step], token[start : start + step, None]
-            weights = self.weights[rows]
+            weights = self.weights[row[start : start + step]]
+            tokens = token[start : start + step, None]
             own = weights.gather(1, tokens)
-            likelier = (weights > own) | ((weights == own) & (ids < tokens))
-            parts.append(torch.where(likelier, weights, 0.0).sum(-1, dtype=torch.float64))
+            likelier = (weights == own).logical_and_(ids < tokens.int()).logical_or_(weights > own)
+            parts.append(weights.mul_(likelier).sum(-1, dtype=torch.float64))
         return torch.cat(parts)
 
     def nucleus_edge(self, row: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
