@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,10 @@ class GcReport:
 def entries(root: Path) -> Iterator[Entry]:
     """Every artifact of the store, by stage, the oldest first."""
     for stage in _stages(root):
-        found = [(path, path.stat()) for path in _named(stage, _ARTIFACT)]
+        found = []
+        for path in _named(stage, _ARTIFACT):
+            with suppress(FileNotFoundError):  # removed since
+                found.append((path, path.stat()))
         for path, stat in sorted(found, key=lambda pair: (pair[1].st_mtime, pair[0].name)):
             key = table = rows = recipe = problem = None
             try:
@@ -138,19 +143,21 @@ def collect_garbage(
                     if not dry_run:
                         _remove(stale)
     artifacts = list(entries(root))
+    lineage = _lineage(artifacts)
     going: list[Entry] = []
     if older_than is not None:
         going = [one for one in artifacts if time.time() - one.modified > older_than]
         if not force:
-            going = _without_ancestors(going, artifacts)
+            going = _without_ancestors(going, lineage)
     if max_size is not None:
         gone = {one.path for one in removed}
         size = sum(one.n_bytes for one in _all_files(root) if one.path not in gone)
-        going = _until_small(artifacts, going, size - max_size, force)
+        going = _until_small(artifacts, going, size - max_size, force, lineage)
     kept_for: list[Path] = []
     if not force and older_than is not None:
         old = [one for one in artifacts if time.time() - one.modified > older_than]
-        kept_for = [one.path for one in old if one not in going]
+        leaving = {one.path for one in going}
+        kept_for = [one.path for one in old if one.path not in leaving]
     for one in going:
         reason = "unreadable" if one.problem else "asked for by age or size"
         removed.append(Removed(one.path, reason, one.n_bytes))
@@ -177,7 +184,8 @@ def _shard_folders(stage: Path) -> list[Path]:
 
 
 def _named(folder: Path, pattern: re.Pattern[str], ending: str = ".parquet") -> list[Path]:
-    return sorted(path for path in folder.glob(f"*{ending}") if pattern.fullmatch(path.stem))
+    found = (path for path in folder.glob(f"*{ending}") if pattern.fullmatch(path.stem))
+    return sorted(path for path in found if path.is_file())  # no folder, and no link to what is gone
 
 
 def _all_files(root: Path) -> Iterator[Removed]:
@@ -275,42 +283,53 @@ def _covers(cells: Mapping[tuple[Any, ...], set[int]], shard: Mapping[str, Any])
     return all(cells.get(tuple(cell), set()).issuperset(range(a, b)) for cell, a, b in shard["cells"])
 
 
-def _parents(one: Entry) -> set[str]:
-    """Keys and digests of the files that an artifact came from."""
-    inputs = one.recipe["inputs"] if one.recipe else []
-    return {value for item in inputs for value in (item["key"], item["sha256"]) if value}
+def _lineage(artifacts: list[Entry]) -> dict[Path, set[Path]]:
+    """Each artifact with the artifacts of this store that it came from, named by key or by the digest of its file."""
+    named: dict[str, set[Path]] = {}
+    for one in artifacts:
+        for name in filter(None, (one.key, recorded_digest(one.path))):
+            named.setdefault(name, set()).add(one.path)
+    lineage = {}
+    for one in artifacts:
+        inputs = one.recipe["inputs"] if one.recipe else []
+        found = (named.get(name, set()) for item in inputs for name in (item["key"], item["sha256"]) if name)
+        lineage[one.path] = set().union(*found) - {one.path}
+    return lineage
 
 
-def _names(one: Entry) -> set[str]:
-    return {name for name in (one.key, recorded_digest(one.path)) if name}
-
-
-def _without_ancestors(going: list[Entry], artifacts: Iterable[Entry]) -> list[Entry]:
+def _without_ancestors(going: list[Entry], lineage: Mapping[Path, set[Path]]) -> list[Entry]:
     """Those of `going` that no artifact which stays came from, directly or through others."""
-    everything = list(artifacts)
-    while True:
-        leaving = {one.path for one in going}
-        needed = {name for one in everything if one.path not in leaving for name in _parents(one)}
-        kept = [one for one in going if not (_names(one) & needed)]
-        if len(kept) == len(going):
-            return going
-        going = kept
+    leaving = {one.path for one in going}
+    staying = [path for path in lineage if path not in leaving]
+    while staying:
+        for parent in lineage[staying.pop()] & leaving:
+            leaving.remove(parent)
+            staying.append(parent)
+    return [one for one in going if one.path in leaving]
 
 
-def _until_small(artifacts: list[Entry], going: list[Entry], excess: int, force: bool) -> list[Entry]:
+def _until_small(
+    artifacts: list[Entry], going: list[Entry], excess: int, force: bool, lineage: Mapping[Path, set[Path]]
+) -> list[Entry]:
     """`going` and the oldest further artifacts until `excess` bytes are freed or nothing more may go."""
     chosen = list(going)
     excess -= sum(one.n_bytes for one in chosen)
-    candidates = sorted((one for one in artifacts if one not in going), key=lambda one: (one.modified, one.path))
-    while excess > 0:
-        for one in candidates:
-            if force or len(_without_ancestors([*chosen, one], artifacts)) == len(chosen) + 1:
-                chosen.append(one)
-                candidates.remove(one)
-                excess -= one.n_bytes
-                break
-        else:
-            return chosen
+    gone = {one.path for one in chosen}
+    entry = {one.path: one for one in artifacts}
+    n_children = Counter(parent for path, parents in lineage.items() if path not in gone for parent in parents)
+    free = [
+        (one.modified, one.path) for one in artifacts if one.path not in gone and (force or not n_children[one.path])
+    ]
+    heapify(free)
+    while free and excess > 0:
+        _, path = heappop(free)
+        chosen.append(entry[path])
+        gone.add(path)
+        excess -= entry[path].n_bytes
+        for parent in lineage[path]:
+            n_children[parent] -= 1
+            if not force and not n_children[parent] and parent not in gone:
+                heappush(free, (entry[parent].modified, parent))
     return chosen
 
 

@@ -2,10 +2,15 @@
 
 import os
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hcl_cli.artifacts import housekeeping
+from hcl_cli.artifacts.housekeeping import Entry
 from hcl_cli.artifacts.locks import making
 from hcl_cli.artifacts.recipe import Input, Recipe
 from hcl_cli.errors import EnvironmentRefused
@@ -220,3 +225,58 @@ def test_a_file_that_cannot_be_removed_is_told(store, monkeypatch):
     monkeypatch.setattr(type(made.path), "unlink", unlink)
     with pytest.raises(EnvironmentRefused, match="Permission denied"):
         store.gc(older_than=1)
+
+
+def test_links_to_nothing_and_folders_with_an_artifacts_name_are_left_alone(store):
+    """A link whose target is gone ended `hcl store ls` and `gc` with a stack."""
+    folder = artifact(store, "kept").path.parent
+    (folder / "0123456789abcdef.parquet").symlink_to(folder / "gone.parquet")
+    (folder / "fedcba9876543210.parquet").mkdir()
+    assert [one.rows for one in store.entries()] == [1]
+    assert [one.problem for one in store.verify()] == [None]
+    assert len(store.gc(older_than=-1.0).removed) == 2
+    assert sorted(path.name for path in folder.glob("*.parquet")) == [
+        "0123456789abcdef.parquet",
+        "fedcba9876543210.parquet",
+    ]
+
+
+@st.composite
+def families(draw):
+    """Artifacts in the order of their making, each made of some earlier ones, and the oldest few of them."""
+    count = draw(st.integers(1, 8))
+    entries = []
+    for i in range(count):
+        parents = draw(st.sets(st.integers(0, i - 1), max_size=2)) if i else set()
+        recipe = {"inputs": [{"key": f"k{j}", "sha256": ""} for j in sorted(parents)]}
+        entries.append(Entry(Path(f"{i}"), "score", f"k{i}", "scored", 1, draw(st.integers(1, 5)), float(i), recipe))
+    going = draw(st.sets(st.sampled_from(range(count))))
+    return entries, [entries[i] for i in sorted(going)]
+
+
+def parents(one):
+    return {item["key"] for item in one.recipe["inputs"]}
+
+
+@given(families())
+def test_what_goes_by_age_is_the_most_that_leaves_no_kept_artifact_without_its_origin(family):
+    entries, going = family
+    gone = housekeeping._without_ancestors(going, housekeeping._lineage(entries))
+    plain = list(going)
+    while blocked := [one for one in plain if any(one.key in parents(kept) for kept in entries if kept not in plain)]:
+        plain = [one for one in plain if one not in blocked]
+    assert gone == plain
+
+
+@given(families(), st.integers(0, 40), st.booleans())
+def test_what_goes_by_size_is_the_oldest_that_may_go_each_time(family, excess, force):
+    entries, _ = family
+    gone = housekeeping._until_small(entries, [], excess, force, housekeeping._lineage(entries))
+    plain = []
+    while sum(one.n_bytes for one in plain) < excess:
+        kept = [one for one in entries if one not in plain]
+        free = [one for one in kept if force or not any(one.key in parents(other) for other in kept)]
+        if not free:
+            break
+        plain.append(free[0])
+    assert gone == plain
