@@ -1,14 +1,15 @@
 """How often the 95 % intervals hold the truth, in seeded simulations.  Run: python benchmarks/coverage.py
 
 Prints Markdown: hallucination rate and raw creativity over true values, numbers of questions and kinds of questions;
-scaled creativity and HCB over curves; the size and the power of the test of the best layer against the last; how often
-the truly best layer is in the best set.
+scaled creativity, HCB and the correlation of creativity with hallucination over curves; the size and the power of the
+test of the best layer against the last; how often the truly best layer is in the best set.
 """
 
 import argparse
 
 import numpy as np
 
+from hcl_cli.measures.association import pearson
 from hcl_cli.measures.bootstrap import resampled_means
 from hcl_cli.measures.hcb import PRESETS, hcb, linear_part, minmax
 from hcl_cli.measures.intervals import mean_interval, percentile_interval
@@ -71,6 +72,22 @@ def creativity(n_simulations, n_resamples, sizes):
             print(f"| {n_questions} | {spread:g} | " + " | ".join(cells) + " |", flush=True)
 
 
+def single_answers(n_simulations, n_resamples, sizes):
+    """Questions with one right meaning: one cluster at most questions, none where all answers are wrong, else two."""
+    chances = ((0.003, 0.003), (0.003, 0.02), (0.02, 0.003), (0.02, 0.02), (0.1, 0.02), (0.1, 0.1), (0.3, 0.05))
+    print(f"\nRaw creativity where most questions have one cluster, {n_simulations} simulations\n")
+    print("| questions, by shares with none / with two | " + " | ".join(f"{a:g} / {b:g}" for a, b in chances) + " |")
+    print("| ---: |" + " ---: |" * len(chances))
+    for n_questions in sizes:
+        rng = np.random.default_rng(0)
+        cells = []
+        for none, two in chances:
+            drawn = rng.random((n_questions, n_simulations))
+            counts = 1.0 - (drawn < none) + (drawn > 1 - two)
+            cells.append(f"{covered(counts, 1 - none + two, (0.0, np.inf), n_resamples):.3f}")
+        print(f"| {n_questions} | " + " | ".join(cells) + " |", flush=True)
+
+
 def curve(ability, clusters, n_questions, n_samples, rng):
     """One simulated curve: (diversity, wrong) of [question, layer]; layers share a question's difficulty.
 
@@ -92,16 +109,16 @@ SHAPES = {
 
 def scaled(n_curves, n_resamples, n_questions, n_samples):
     print(f"\nScaled creativity and HCB, {n_questions} questions x {n_samples} samples, 8 layers, {n_curves} curves\n")
-    print("| curve | weights | creativity | HCB | HCB of the best layer | truly best in best set |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    print("| curve | weights | creativity | HCB | HCB of the best layer | truly best in best set | correlation |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for shape, (ability, clusters) in SHAPES.items():
         many = [curve(ability, clusters, 20_000, n_samples, np.random.default_rng(9_000 + r)) for r in range(10)]
         true_c = np.mean([diversity.mean(0) for diversity, _ in many], axis=0)
         true_h = np.mean([wrong.mean(0) for _, wrong in many], axis=0)
         for name in ("script", "figure"):
             weights = PRESETS[name]
-            truth = {"c": minmax(true_c), "h": hcb(true_c, true_h, weights)}
-            hits = {"c": [], "h": [], "best": [], "set": []}
+            truth = {"c": minmax(true_c), "h": hcb(true_c, true_h, weights), "r": pearson(true_c, true_h)[None]}
+            hits = {"c": [], "r": [], "h": [], "best": [], "set": []}
             for number in range(n_curves):
                 diversity, wrong = curve(ability, clusters, n_questions, n_samples, np.random.default_rng(number))
                 drawn = resampled_means(np.hstack([diversity, wrong]), n_resamples, 0)
@@ -110,6 +127,7 @@ def scaled(n_curves, n_resamples, n_questions, n_samples):
                 score = hcb(c, h, weights)
                 for key, estimate, resampled in (
                     ("c", minmax(c), minmax(drawn_c)),
+                    ("r", pearson(c, h)[None], pearson(drawn_c, drawn_h)[:, None]),
                     ("h", score, hcb(drawn_c, drawn_h, weights)),
                 ):
                     low, high = percentile_interval(estimate, resampled)
@@ -119,7 +137,7 @@ def scaled(n_curves, n_resamples, n_questions, n_samples):
                 linear = linear_part(c, h, weights, (c, h))
                 kept = best_set(linear, linear_part(drawn_c, drawn_h, weights, (c, h)), n_questions)
                 hits["set"].append(kept[np.argmax(truth["h"])])
-            cells = " | ".join(f"{np.mean(hits[key]):.3f}" for key in ("c", "h", "best", "set"))
+            cells = " | ".join(f"{np.mean(hits[key]):.3f}" for key in ("c", "h", "best", "set", "r"))
             print(f"| {shape} | {name} | {cells} |", flush=True)
 
 
@@ -153,5 +171,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     hallucination(arguments.simulations, arguments.resamples, (50, 100, 300, 1000), 20)
     creativity(arguments.simulations, arguments.resamples, (50, 100, 300))
+    single_answers(arguments.simulations, arguments.resamples, (50, 100, 300))
     scaled(arguments.curves, arguments.resamples, 100, 20)
     selection(arguments.curves, arguments.resamples, 100, 20)

@@ -2,8 +2,9 @@
 
 About the options: `formula` (estimate: the weight of creativity), `resamples`.
 About one curve: `best_layer` (estimate: the layer; interval: of the layer that wins in a resample), `best_minus_last`
-(p-value with the choice inside), `creativity_hallucination_correlation` (over layers), `best_confidence_lead` (over
-the mean of the other layers), `responses_ungraded`, `questions_left_out`.
+(one-sided p-value with the choice inside), `creativity_hallucination_correlation` (over layers, of the measured means:
+noise between layers draws it towards 0, which its interval does not know), `best_confidence_lead` (over the mean of the
+other layers), `responses_ungraded`, `questions_left_out`.
 About several curves: `correlation_over_curves` (of creativity and hallucination at each curve's last layer),
 `best_depth_agreement` (1 minus the mean distance of the best layers' relative depths).
 """
