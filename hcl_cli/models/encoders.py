@@ -212,9 +212,7 @@ class _SentenceTransformer:
 
         logging.disable_progress_bar()
         verbosity = logging.get_verbosity()
-        logging.set_verbosity(
-            50
-        )  # nothing but critical: weights of another shape are one line here, not a table on stderr
+        logging.set_verbosity(50)  # critical only: weights of another shape are one line here, not a table
         self._budget = _BATCH_TOKENS.get(device, _BATCH_TOKENS_ELSEWHERE)
         try:
             self._model = SentenceTransformer(
