@@ -10,7 +10,7 @@ import typer
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.hcb import check_export
 from hcl_cli.cli.inputs import input_paths, refuse_overwriting
-from hcl_cli.cli.session import write_bytes, write_line
+from hcl_cli.cli.session import refuse_line_break, write_bytes, write_line
 from hcl_cli.errors import BadOption
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def export(
     Example: hcl export - hcb.csv < path.txt
     """
     check_export("TARGET", target, tuple(_ENDINGS))
+    refuse_line_break("TARGET", target)
     from hcl_cli.artifacts.files import copy_file, write_output
     from hcl_cli.artifacts.store import read_any
 

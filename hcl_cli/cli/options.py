@@ -63,7 +63,7 @@ ArtifactArg = Annotated[
 LimitOpt = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", show_default="all",
-                 callback=natural("--limit", 1, 10**9, "give at least 1 question, e.g. --limit 100"),
+                 callback=natural("--limit", 1, 10**9, "expected 1 to 1000000000 questions, e.g. --limit 100"),
                  help="Only the first N questions."),
 ]  # fmt: skip
 
@@ -75,7 +75,7 @@ ExitLayersOpt = Annotated[
 SamplesOpt = Annotated[
     int,
     typer.Option("--samples", "-n", metavar="N",
-                 callback=natural("--samples/-n", 1, 2**31 - 1, "give at least 1 sample, e.g. -n 50"),
+                 callback=natural("--samples/-n", 1, 2**31 - 1, "expected 1 to 2147483647 samples, e.g. -n 50"),
                  help="Sampled answers per question and exit layer."),
 ]  # fmt: skip
 TemperatureOpt = Annotated[
@@ -224,10 +224,20 @@ QuietOpt = Annotated[
 VerboseOpt = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say more on stderr.", rich_help_panel=RUN_PANEL)
 ]  # fmt: skip
+
+
+def known_device(value: str) -> str:
+    """The name of a device, known without asking torch; whether the machine has it is found out when it is needed."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+        raise BadOption(f"--device {value}: expected auto, cpu, cuda, cuda:N or mps")
+    return value
+
+
 DeviceOpt = Annotated[
     str,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda\\[:N] or mps.", rich_help_panel=RUN_PANEL),
-]
+    typer.Option("--device", metavar="DEVICE", callback=known_device, help="auto, cpu, cuda\\[:N] or mps.",
+                 rich_help_panel=RUN_PANEL),
+]  # fmt: skip
 DtypeOpt = Annotated[
     str,
     typer.Option(

@@ -99,7 +99,7 @@ def sample(
             "exit_layers": list(layers), "samples": samples, "limit": n_questions, "temperature": temperature,
             "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens, "strategy": strategy,
             "prompt": template.identity, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
-            "seed": seed, "batch_tokens": batch_tokens, "columns": columns,
+            "seed": seed, "batch_tokens": batch_tokens, "columns": _spelled(mapping or {}),
             "trust_remote_code": trust_remote_code is not None,
         },
         identities={
@@ -171,6 +171,11 @@ def sample(
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise BadOption(f"{option} {value}: expected {' or '.join(allowed)}")
+
+
+def _spelled(mapping: Mapping[str, str]) -> str:
+    """A column mapping in one spelling: pairs that rename nothing are left out, the others sorted."""
+    return ",".join(sorted(f"{ours}={theirs}" for ours, theirs in mapping.items() if ours != theirs))
 
 
 def _source_name(questions: str | None, dataset: str | None) -> str:

@@ -51,8 +51,8 @@ class Session:
         if self.no_cache and self.dry_run:
             raise BadOption("--no-cache and --dry-run: without a store every run is a miss; drop one")
         for option, path in (("--store", self.store_root), ("-o", self.output)):
-            if path is not None and any(mark in str(path) for mark in "\n\r\0"):
-                raise BadOption(f"{option} {str(path)!r}: a path with a line break cannot be passed on in a pipe")
+            if path is not None:
+                refuse_line_break(option, path)
         if self.output is not None and self.output.is_dir():
             raise BadOption(f"-o {self.output}: is a folder; expected a file name such as {self.output}/out.parquet")
         if self.output is not None and not self.output.absolute().parent.is_dir():
@@ -164,6 +164,13 @@ def _forward_log(terminal: Terminal) -> None:
     logger.handlers[:] = [_ToTerminal(terminal)]
     logger.setLevel(logging.INFO if terminal.verbose else logging.WARNING)
     logger.propagate = False
+
+
+def refuse_line_break(option: str, path: Path) -> None:
+    """Raise BadOption if the whole path, which stdout will carry, is more than one line."""
+    whole = os.path.abspath(str(path).replace("\0", "\n"))
+    if "\n" in whole or "\r" in whole:
+        raise BadOption(f"{option} {whole!r}: a path with a line break cannot be passed on in a pipe; name another")
 
 
 def write_line(text: str) -> None:

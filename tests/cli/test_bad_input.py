@@ -213,3 +213,16 @@ def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(hcl: Hc
     (tmp_path / "device.csv").symlink_to("/dev/full")
     refused(hcl("export", "r.jsonl", "device.csv"), "device.csv", "not a regular file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["device.csv", "r.jsonl"]
+
+
+def test_a_current_folder_with_a_line_break_is_refused(
+    hcl: Hcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default store lies in it, so the one line on stdout was two."""
+    folder = tmp_path / "two\nlines"
+    folder.mkdir()
+    (folder / "r.jsonl").write_text('{"question": "a?", "answers": ["b"], "response": "b"}\n')
+    monkeypatch.chdir(folder)
+    refused(hcl("score", "r.jsonl", "--cluster", "exact"), "--store", "line break")
+    refused(hcl("export", "r.jsonl", "r.csv"), "TARGET", "line break")
+    assert hcl("score", "r.jsonl", "--cluster", "exact", "--store", tmp_path / "store").path.is_file()

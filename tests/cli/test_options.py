@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcl_cli.cli.options import bounded, natural, parse_dtype, parse_exit_layers, parse_stops
+from hcl_cli.cli.options import bounded, known_device, natural, parse_dtype, parse_exit_layers, parse_stops
 from hcl_cli.errors import BadOption
 
 
@@ -86,3 +86,15 @@ def test_stop_strings_read_escapes(given_texts: list[str], expected: tuple[str, 
 def test_an_empty_stop_beside_others_is_refused() -> None:
     with pytest.raises(BadOption, match="--stop"):
         parse_stops(["", "\\n"])
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:11"])
+def test_devices_that_may_be_there(name: str) -> None:
+    assert known_device(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "foo", "cuda:", "cuda:x", "CPU", "cpu ", "cuda:1\n"])
+def test_a_misspelt_device_is_refused_without_torch(name: str) -> None:
+    """On a cache hit any word was taken for a device, since nothing was computed on it."""
+    with pytest.raises(BadOption, match="--device"):
+        known_device(name)

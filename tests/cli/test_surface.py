@@ -231,6 +231,19 @@ def test_cat_and_export_give_the_rows(hcl: Hcl, planted_run: list[object], tmp_p
     assert pl.read_parquet(hcl("export", path, "rows.parquet").path).equals(rows)
 
 
+def test_two_spellings_of_one_column_mapping_are_one_recipe(
+    hcl: Hcl, planted_run: list[object], tmp_path: Path
+) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"question": "a?", "answers": "b", "prompt": "c?", "gold": "d"}\n')
+
+    def key(*more: str) -> str:
+        return str(json.loads(hcl(*planted_run, "--dry-run", "--json", *more).out)["key"])
+
+    mapped = key("--columns", "question=prompt,answers=gold")
+    assert key("--columns", " answers = gold, question=prompt") == mapped
+    assert key("--columns", "answers=answers") == key() != mapped
+
+
 def test_an_exported_parquet_is_the_same_artifact(hcl: Hcl, planted_run: list[object]) -> None:
     """It was written anew by Polars and lost its recipe: `hcl show` took it for somebody else's file."""
     made = hcl(*planted_run, "-n", 2).path
