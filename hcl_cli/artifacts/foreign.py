@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CSV = {".csv": ",", ".tsv": "\t"}
 _JSONL = (".jsonl", ".ndjson")
+_NEVER_BELOW_0 = ("exit_layer", "sample_index")
 _INTEGER_RANGE = {"int16": 2**15, "int32": 2**31, "int64": 2**63}
 
 
@@ -68,6 +69,9 @@ def _as_table(
                 i = column.is_null().arg_true()[0]
                 raise BadInput(f"{path}: row {row(i)}: column {name} is missing; every row needs one")
             column = column.fill_null("")
+        if name in _NEVER_BELOW_0 and (column < 0).any():
+            i = (column < 0).fill_null(False).arg_true()[0]
+            raise BadInput(f"{path}: row {row(i)}: column {name} is {column[i]}, expected 0 or more")
         columns.append(column)
     others = [name for name in frame.columns if name not in types]
     kept = others if table.extra else []
@@ -108,9 +112,10 @@ def _cast(path: Path, column: pl.Series, kind: str, dtype: Any, row: Callable[[i
     for i, value in enumerate(column.to_list()):
         try:
             values.append(None if value is None else convert(value, kind))
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError) as error:
+            limit = f" below {_INTEGER_RANGE[kind]}" if isinstance(error, OverflowError) and "int" in kind else ""
             raise BadInput(
-                f"{path}: row {row(i)}: column {column.name} is {_shown(value)}, expected {_NAMES[kind]}"
+                f"{path}: row {row(i)}: column {column.name} is {_shown(value)}, expected {_NAMES[kind]}{limit}"
             ) from None
     return pl.Series(column.name, values, dtype=dtype)
 

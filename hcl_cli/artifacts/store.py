@@ -77,7 +77,7 @@ class Store:
     def __init__(self, root: Path, *, warn: Callable[[str], None]) -> None:
         self.root = Path(os.path.abspath(root))
         self._warn = warn
-        if self.root.exists() and not self.root.is_dir():
+        if os.path.lexists(self.root) and not self.root.is_dir():  # also a link to nothing
             raise BadOption(f"--store {root}: is not a folder; name another with --store or $HCL_STORE")
 
     def path_of(self, recipe: Recipe) -> Path:

@@ -316,6 +316,12 @@ def test_a_read_only_store_serves_hits_and_refuses_a_miss_before_computing(store
     assert stage.calls == []
 
 
+def test_a_store_that_is_a_link_to_nothing_is_a_bad_option(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(BadOption, match=r"--store .*link: is not a folder"):
+        Store(tmp_path / "link", warn=print)
+
+
 def test_a_store_that_is_a_file_is_a_bad_option(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadOption, match=r"--store .*file: is not a folder"):
