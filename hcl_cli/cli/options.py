@@ -132,7 +132,7 @@ BatchTokensOpt = Annotated[
 ]  # fmt: skip
 AttentionOpt = Annotated[
     str,
-    typer.Option("--attention", help="sdpa, or eager for models without it.", rich_help_panel=RUN_PANEL),
+    typer.Option("--attention", help="auto, sdpa, or eager (for models without sdpa).", rich_help_panel=RUN_PANEL),
 ]
 TrustRemoteCodeOpt = Annotated[
     str | None,
@@ -195,7 +195,9 @@ TableOpt = Annotated[Path | None, typer.Option("--table", metavar="FILE", help="
 
 StoreOpt = Annotated[
     Path,
-    typer.Option("--store", metavar="DIR", help="Where artifacts are kept.", rich_help_panel=STORE_PANEL),
+    typer.Option(
+        "--store", metavar="DIR", help="Where artifacts are kept; else $HCL_STORE.", rich_help_panel=STORE_PANEL
+    ),
 ]
 ForceOpt = Annotated[
     bool,

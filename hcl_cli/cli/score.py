@@ -63,7 +63,7 @@ def score(
         table=SCORED.name,
         stage="score",
         version=VERSIONS["score"],
-        options={"judges": list(judges), "cluster": cluster, "threshold": threshold if reference else None},
+        options={"judge": list(judges), "cluster": cluster, "threshold": threshold if reference else None},
         inputs=(Input(source.sha256, source.key),),
         identities={"embedder": reference.identity} if reference else {},
     )

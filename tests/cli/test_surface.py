@@ -244,6 +244,13 @@ def test_two_spellings_of_one_column_mapping_are_one_recipe(
     assert key("--columns", "answers=answers") == key() != mapped
 
 
+def test_a_miss_is_told_in_the_words_of_the_command_line(hcl: Hcl, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"question": "a?", "answers": ["b"], "response": "b"}\n')
+    hcl("score", "r.jsonl", "--cluster", "exact")
+    asked = hcl("score", "r.jsonl", "--cluster", "exact", "--judge", "exact,alias", "--dry-run").out
+    assert asked.endswith(': --judge was ["alias"], now ["exact", "alias"]\n')
+
+
 def test_an_exported_parquet_is_the_same_artifact(hcl: Hcl, planted_run: list[object]) -> None:
     """It was written anew by Polars and lost its recipe: `hcl show` took it for somebody else's file."""
     made = hcl(*planted_run, "-n", 2).path
