@@ -46,7 +46,7 @@ def sample(
     clean: opt.CleanOpt = "plain",
     long_prompts: opt.LongPromptsOpt = "refuse",
     batch_tokens: opt.BatchTokensOpt = DEFAULT_BATCH_TOKENS,
-    attention: opt.AttentionOpt = "sdpa",
+    attention: opt.AttentionOpt = "auto",
     trust_remote_code: opt.TrustRemoteCodeOpt = None,
     seed: opt.SeedOpt = 0,
     device: opt.DeviceOpt = "auto",
@@ -74,7 +74,7 @@ def sample(
     _one_of("--strategy", strategy, ("early-exit",))
     _one_of("--clean", clean, ("plain", "published"))
     _one_of("--long-prompts", long_prompts, ("refuse", "truncate"))
-    _one_of("--attention", attention, tuple(_ATTENTION))
+    _one_of("--attention", attention, ("auto", *_ATTENTION))
     if trust_remote_code is not None and trust_remote_code != model:
         raise BadOption(f"--trust-remote-code {trust_remote_code}: must repeat the name given to --model ({model})")
     stops = opt.parse_stops([_PLAIN_STOP] if stop is None else stop)
@@ -86,6 +86,7 @@ def sample(
     refuse_overwriting("-o", output, [Path(source_name)])
     source = open_questions(source_name, columns=mapping, memo=memo, warn=session.terminal.warn)
     reference = resolve_model(model, memo=memo, warn=session.terminal.warn)
+    attention = reference.attention if attention == "auto" else attention
     layers = opt.parse_exit_layers(exit_layers, reference.n_layers, reference.name)
     template = open_prompt(prompt)
     n_questions = source.n_questions if limit is None else min(limit, source.n_questions)
@@ -99,7 +100,7 @@ def sample(
             "exit_layers": list(layers), "samples": samples, "limit": n_questions, "temperature": temperature,
             "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens, "strategy": strategy,
             "prompt": template.identity, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
-            "seed": seed, "batch_tokens": batch_tokens, "columns": _spelled(mapping or {}),
+            "seed": seed, "batch_tokens": batch_tokens, "block_questions": SAMPLE_BLOCK_QUESTIONS, "columns": _spelled(mapping or {}),
             "trust_remote_code": trust_remote_code is not None,
         },
         identities={

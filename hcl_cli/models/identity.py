@@ -53,6 +53,8 @@ class ModelRef:
         n_layers: transformer blocks, L.
         config_dtype: the dtype named by config.json (also inside `text_config`), "float32" if it names none.
         model_type: as in config.json.
+        attention: what `--attention auto` means for it: "eager" if its attention scores are soft-capped, which sdpa
+            cannot do, else "sdpa".
         is_local: a folder of this machine and not the Hub's cache.
     """
 
@@ -63,6 +65,7 @@ class ModelRef:
     n_layers: int
     config_dtype: str
     model_type: str
+    attention: str
     is_local: bool
 
 
@@ -265,8 +268,8 @@ def _read_json(file: Path, label: str) -> dict[str, Any]:
     return value
 
 
-def _shape(config: dict[str, Any], label: str) -> tuple[int, str, str]:
-    """(n_layers, dtype, model_type). Raises BadInput for what cannot be a causal language model."""
+def _shape(config: dict[str, Any], label: str) -> tuple[int, str, str, str]:
+    """(n_layers, dtype, model_type, attention). Raises BadInput for what cannot be a causal language model."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{label}: config.json names no model_type")
@@ -281,7 +284,8 @@ def _shape(config: dict[str, Any], label: str) -> tuple[int, str, str]:
     dtype = dtypes[0] if dtypes else "float32"
     if not isinstance(dtype, str):
         raise BadInput(f"{label}: config.json has a dtype that is not a name ({shown(dtype, 40)})")
-    return found[0], dtype.removeprefix("torch."), model_type
+    capped = any(level.get("attn_logit_softcapping") for level in levels)
+    return found[0], dtype.removeprefix("torch."), model_type, "eager" if capped else "sdpa"
 
 
 def _require_causal(config: dict[str, Any], model_type: str, label: str) -> None:

@@ -175,6 +175,7 @@ def _causal_config(folder: Path, trust_remote_code: bool) -> Any:
 
 def _from_folder(folder: Path, config: Any, dtype: str, attention: str, trust_remote_code: bool) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as library_logging
 
@@ -196,7 +197,7 @@ def _from_folder(folder: Path, config: Any, dtype: str, attention: str, trust_re
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except MemoryError as error:
         raise EnvironmentRefused(f"--model {folder}: not enough memory for it in {dtype}") from error
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if attention != "eager" and "attention implementation" in str(error) and "does not support" in str(error):
             raise BadOption(f"--attention {attention}: {config.model_type} models do not have it; use eager") from error
         raise BadInput(f"--model {folder}: cannot be loaded ({_first_line(error)})") from error

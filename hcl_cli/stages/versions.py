@@ -5,4 +5,4 @@ VERSIONS = {"sample": 1, "score": 1, "hcb": 2}
 # `sample` options that only add rows: shards are shared between their values.
 SAMPLE_GROWS = ("limit", "samples", "exit_layers")
 # Questions in one shard of `sample`: what a kill can cost, and the most that can share one batch.
-SAMPLE_BLOCK_QUESTIONS = 16
+SAMPLE_BLOCK_QUESTIONS = 32

@@ -226,3 +226,11 @@ def test_a_current_folder_with_a_line_break_is_refused(
     refused(hcl("score", "r.jsonl", "--cluster", "exact"), "--store", "line break")
     refused(hcl("export", "r.jsonl", "r.csv"), "TARGET", "line break")
     assert hcl("score", "r.jsonl", "--cluster", "exact", "--store", tmp_path / "store").path.is_file()
+
+
+def test_weights_that_are_cut_off(hcl: Hcl, tmp_path: Path, planted_model: Path) -> None:
+    shutil.copytree(planted_model, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (tmp_path / "q.jsonl").write_text('{"question": "ask-one", "answers": ["paris"]}\n')
+    refused(hcl("sample", "q.jsonl", "-m", "./cut", "-n", 1), "cannot be loaded")

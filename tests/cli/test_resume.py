@@ -19,8 +19,8 @@ Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def many_questions(tmp_path: Path, planted_model: Path) -> list[object]:
-    """160 questions: ten shards."""
-    lines = [planted.QUESTIONS[index % 3] | {"question_id": f"q{index}"} for index in range(160)]
+    """320 questions: ten shards."""
+    lines = [planted.QUESTIONS[index % 3] | {"question_id": f"q{index}"} for index in range(320)]
     (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "prompt.txt").write_text("{question}")
     return ["sample", "many.jsonl", "-m", planted_model, "--prompt", "prompt.txt", "-n", 30, "--temperature", 1.5]

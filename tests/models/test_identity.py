@@ -337,7 +337,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 def test_a_hub_model_is_its_commit_and_its_weights_come_later(cache: Cache) -> None:
     ref = resolve_model("owner/model")
-    assert ref == ModelRef("owner/model", cache.folder, f"hub:{COMMIT}", f"hub:{COMMIT}", 4, "bfloat16", "llama", False)
+    assert ref == ModelRef(
+        "owner/model", cache.folder, f"hub:{COMMIT}", f"hub:{COMMIT}", 4, "bfloat16", "llama", "sdpa", False
+    )
     assert cache.downloads == [("owner/model", "config.json", COMMIT)]
     assert fetch_weights(ref) == ref
     # Never the pickle; code only for those who allow it.
@@ -425,3 +427,12 @@ def test_numbers_of_the_bundled_models_come_from_their_files(tmp_path: Path, mon
     assert (lab.name, lab.n_layers, lab.parameters) == ("lab", 4, "1.5M")
     assert lab_base.n_layers is None  # not there yet: unknown, not an error
     assert tuple(others) == MODELS[2:]
+
+
+@pytest.mark.parametrize(("cap", "expected"), [(None, "sdpa"), (50.0, "eager")])
+def test_soft_capped_attention_is_eager(tmp_path: Path, cap: float | None, expected: str) -> None:
+    """sdpa has no soft-capping: the library refuses it for such models, so `--attention auto` must not name it."""
+    from hcl_cli.models.identity import _shape
+
+    config = {"model_type": "gemma2", "num_hidden_layers": 2, "attn_logit_softcapping": cap}
+    assert _shape(config, "m") == (2, "float32", "gemma2", expected)
