@@ -100,7 +100,8 @@ def sample(
             "exit_layers": list(layers), "samples": samples, "limit": n_questions, "temperature": temperature,
             "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens, "strategy": strategy,
             "prompt": template.identity, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
-            "seed": seed, "batch_tokens": batch_tokens, "block_questions": SAMPLE_BLOCK_QUESTIONS, "columns": _spelled(mapping or {}),
+            "seed": seed, "batch_tokens": batch_tokens, "columns": _spelled(mapping or {}),
+            "block_questions": SAMPLE_BLOCK_QUESTIONS,
             "trust_remote_code": trust_remote_code is not None,
         },
         identities={
