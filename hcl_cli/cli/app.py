@@ -141,6 +141,8 @@ def main() -> NoReturn:
         code = 143
     except KeyboardInterrupt:
         code = 130
+    if code in (130, 143):
+        error_line("interrupted; what was finished is kept, and the same command goes on from there")
     sys.exit(code)
 
 

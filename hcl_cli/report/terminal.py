@@ -30,7 +30,7 @@ class CurveTable:
         wide = options.max_width >= WIDE
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold")
         table.add_column("", width=1)
-        table.add_column("Layer", justify="right")
+        table.add_column("Layer", justify="right", no_wrap=True, min_width=5)
         columns = [("Hallucination", "hallucination_rate"), ("Creativity", "creativity_raw")]
         columns += [("scaled", "creativity")] if wide else []
         columns += [("HCB", "hcb")]
