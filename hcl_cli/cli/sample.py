@@ -133,12 +133,13 @@ def sample(
         from hcl_cli.stages.sample import Protocol, sampled
 
         if not loaded:
+            session.device = resolve_device(device)  # for the log: what `auto` came to
             folder = fetch_weights(reference, code=trust_remote_code is not None).folder
             loaded.append(
                 load_model(
                     folder,
                     dtype=str(recipe.dtype),
-                    device=resolve_device(device),
+                    device=session.device,
                     attention=attention,
                     trust_remote_code=trust_remote_code is not None,
                 )

@@ -77,7 +77,8 @@ def score(
             from hcl_cli.models.encoders import load_encoder
             from hcl_cli.models.load import resolve_device
 
-            encode = load_encoder(reference, resolve_device(device)).encode
+            session.device = resolve_device(device)  # for the log: what `auto` came to
+            encode = load_encoder(reference, session.device).encode
         rows = source.frame().collect()
         with session.terminal.progress("score", "distinct strings") as advance:
             try:
