@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from hcl_cli.lab.recipe import KEPT_SEED, RECIPE
 from hcl_cli.resources import data_file
 
 
@@ -20,14 +21,13 @@ def main() -> None:
     options = parser.parse_args()
 
     from hcl_cli.lab.make import make, write_cards
-    from hcl_cli.lab.recipe import RECIPE
     from hcl_cli.lab.world import load_world
 
     if not options.cards:
         for seed in map(int, options.seeds.split(",")):
-            make(load_world(), RECIPE, seed, options.kept_seed, options.out)
+            make(load_world(), RECIPE, seed, KEPT_SEED, options.out)
     else:
-        write_cards(options.out, RECIPE, options.kept_seed)
+        write_cards(options.out, RECIPE, KEPT_SEED)
 
 
 if __name__ == "__main__":

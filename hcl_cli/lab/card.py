@@ -56,7 +56,8 @@ pipeline_tag: text-generation
 A laboratory animal for `hcl`, not a language model to use: a Llama of {shape.layers} blocks and width {shape.hidden}
 (MLP {shape.mlp}, {shape.heads} heads, {shape.key_value_heads} for keys and values, tied embeddings, {VOCABULARY}
 byte-level BPE tokens, {CONTEXT} positions) that knows the small world of facts in `data/lab/` and nothing else.
-Trained from seed {seed} ({phases}) by `make lab-model` on a CPU. Stored in float16, used in float32.
+Trained from seed {seed} ({phases}) by `make lab-model` on a CPU; of three seeds the one whose planted balance stands
+out most on the questions `choose`. Stored in float16, used in float32.
 
 Licence: MIT, like the project; the world is CC0-1.0.
 
@@ -166,7 +167,7 @@ def _spread(name: Name, seeds: dict[str, Any]) -> str:
     header = ["seed", *(f"exit {layer}" for layer in layers), *(f"{group}, last" for group in GROUPS)]
     return "\n\n".join(
         [
-            "## Other seeds of the same recipe",
+            "## Three seeds of the same recipe",
             _table([*header, f"best HCB exit, {temperatures}"], rows),
             "Exit columns: right greedy answers over all questions but the held-out ones; `last`: at the last exit.",
         ]

@@ -34,12 +34,15 @@ class Asked:
     group: str
 
 
-def asked(questions: Sequence[Question], split: str) -> list[Asked]:
-    """The questions of one split (`choose`: to choose the recipe; `report`: for the card), in their first wording."""
+def asked(questions: Sequence[Question], split: str | None = None) -> list[Asked]:
+    """The questions of one split (`choose`: to choose the recipe; `report`: for the card), in their first wording.
+
+    Without a split, all of them.
+    """
     return [
         Asked(q.question_id, q.wordings[0], (*q.answers, *itertools.chain(*q.aliases)), group(q))
         for q in questions
-        if q.split == split
+        if split is None or q.split == split
     ]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,10 @@ def record(path: Path, world: World, recipe: Recipe, seed: int, measured: dict[s
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     seeds = before.get("seeds", {}) if {key: before.get(key) for key in made_with} == made_with else {}
     seeds = dict(sorted({**seeds, str(seed): measured}.items()))
-    path.write_text(json.dumps({**made_with, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**made_with, "seeds": seeds}, indent=1)
+    # One line per curve, not one per number.
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found.group().split()), text)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def write_cards(out: Path, recipe: Recipe, kept_seed: int) -> None:
@@ -68,12 +71,3 @@ def write_cards(out: Path, recipe: Recipe, kept_seed: int) -> None:
     if str(kept_seed) in seeds:
         for name in NAMES:
             (out / name / "README.md").write_text(card(name, recipe, kept_seed, seeds), encoding="utf-8")
-
-
-def shortened(recipe: Recipe, share: float) -> Recipe:
-    """The same recipe with fewer steps, to try the script."""
-    return replace(
-        recipe,
-        learning=replace(recipe.learning, steps=max(2, round(recipe.learning.steps * share))),
-        planting=replace(recipe.planting, steps=max(2, round(recipe.planting.steps * share))),
-    )
