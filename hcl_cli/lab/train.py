@@ -1,8 +1,8 @@
 """Training of the lab models: one loop for both phases, on one thread, the same bits for the same seed.
 
 The forward pass below runs the blocks of an ordinary `LlamaForCausalLM` on packed tokens (no padding outside attention)
-and the prompt's common beginning once per batch, which is 2 to 3 times faster than padded rows on a CPU. A test holds
-it to the library's own forward.
+and the prompt's common beginning once per batch: 1,037 tokens a step in place of 2,486 in padded rows (mean of 20
+batches). A test holds it to the library's own forward.
 """
 
 from __future__ import annotations
