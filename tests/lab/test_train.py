@@ -1,6 +1,7 @@
 """Training of the lab models on a toy world: what is drawn, the packed forward, equal bits, frozen blocks."""
 
 import dataclasses
+import json
 import random
 from collections import Counter
 
@@ -10,7 +11,8 @@ from pytest import approx
 
 from hcl_cli.lab.examples import Examples, spoken_answers
 from hcl_cli.lab.export import export, load
-from hcl_cli.lab.recipe import Phase, Shape
+from hcl_cli.lab.make import record, train_both
+from hcl_cli.lab.recipe import Phase, Recipe, Shape
 from hcl_cli.lab.tokens import PROMPT, train_tokenizer, training_text
 from hcl_cli.lab.train import layer_states, new_model, pack, rate_share, train
 from hcl_cli.lab.world import Question, Statement, World
@@ -222,3 +224,27 @@ def test_an_exported_model_loads_and_says_nearly_the_same(world, tokenizer, tmp_
     with torch.no_grad():
         assert (loaded(ids).logits - model(ids).logits).abs().max() < 0.01
     assert (tmp_path / "toy" / "model.safetensors").stat().st_size < 2.2 * sum(p.numel() for p in model.parameters())
+
+
+def test_both_phases_are_written_and_share_the_frozen_blocks(world, tmp_path):
+    planting = dataclasses.replace(SHORT, steps=4, p_max=0.0, sharpening=4.0, frozen_layers=3)
+    recipe = Recipe(shape=SMALL, learning=dataclasses.replace(SHORT, steps=6), planting=planting)
+    train_both(world, recipe, 0, tmp_path)
+    base, planted = (load(tmp_path / name)[0].state_dict() for name in ("lab-base", "lab"))
+    changed = {name for name in base if not torch.equal(base[name], planted[name])}
+    assert changed and all(name.startswith("model.layers.3.") for name in changed)
+
+
+def test_measurements_are_kept_by_seed_and_dropped_with_another_recipe(world, tmp_path):
+    path = tmp_path / "seeds.json"
+    curve = {"lab": {"choose": {"accuracy": [0.25, 0.5]}}}
+    for seed in (1, 0):
+        record(path, world, Recipe(), seed, curve)
+    kept = json.loads(path.read_text())
+    assert kept["seeds"] == {"0": curve, "1": curve} and list(kept["seeds"]) == ["0", "1"]
+    assert "[ 0.25, 0.5 ]" in path.read_text()  # one line per curve
+    record(path, world, Recipe(shape=SMALL), 2, curve)
+    assert json.loads(path.read_text())["seeds"] == {"2": curve}
+    fewer = dataclasses.replace(world, statements=world.statements[1:])
+    record(path, fewer, Recipe(shape=SMALL), 3, curve)
+    assert json.loads(path.read_text())["seeds"] == {"3": curve}
