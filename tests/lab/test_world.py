@@ -20,7 +20,6 @@ from hcl_cli.lab.build_world import (
     close_answers,
     contained_answers,
     normalised,
-    offline_encoder,
     questions_frame,
     shipped_questions,
     statements_frame,
@@ -30,6 +29,7 @@ from hcl_cli.lab.facts import Fact, read_rows, slug, spread
 from hcl_cli.lab.questions import several, stratum, training_weight
 from hcl_cli.lab.statements import other_objects
 from hcl_cli.lab.world import World, load_world
+from hcl_cli.models.encoders import find_encoder, load_encoder
 from hcl_cli.resources import data_file
 
 WORLD = load_world()
@@ -179,7 +179,7 @@ def test_a_contained_answer_is_found() -> None:
 
 def test_right_answers_of_a_question_can_be_told_apart_by_the_embedder() -> None:
     """No two at cosine 0.75 or more; two that are (Norway and Sweden, measured .80) are found."""
-    encode = offline_encoder()
+    encode = load_encoder(find_encoder()).encode
     assert close_answers(WORLD, encode) == []
     near = {"Norway": "common", "Sweden": "common", "Brazil": "common"}
     world = World((), (several("q", ("Name one.",), near, "e", "r"),), ())

