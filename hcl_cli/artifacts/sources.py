@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hcl_cli.artifacts.files import recorded_digest, sha256_file
 from hcl_cli.artifacts.parquet import Damaged, check_pages, read_footer, read_frame, schema_problem
 from hcl_cli.artifacts.recipe import SHORT, document_key
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, EnvironmentRefused, shown
+from hcl_cli.records import PARQUET_START, check_file, file_format, read_bytes, read_records
 from hcl_cli.schemas import TABLES, Table
 
 if TYPE_CHECKING:
@@ -75,20 +77,22 @@ def read_any(path: Path) -> Source:
 
 
 def _read(path: Path, table: Table | None) -> Source:
-    _check_readable(path)
-    if _is_parquet(path):
+    label = shown(path, 1000)
+    check_file(path, label)
+    if _starts_as_parquet(path, label):
         try:
             document, schema, _ = read_footer(path)
         except Damaged as damage:
-            raise BadInput(f"{path}: {damage}; make or fetch it again") from damage
+            raise BadInput(f"{label}: {damage}; make or fetch it again") from damage
         except OSError as error:
-            raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+            raise EnvironmentRefused(f"{label}: cannot be read ({error.strerror})") from error
         if document is not None:
             return _ours(path, table, document, schema)
-    from hcl_cli.artifacts.foreign import read_foreign
+    from hcl_cli.artifacts.foreign import foreign_frame
 
-    frame, ignored = read_foreign(path, table)
-    return Source(path, table, _digest(path), ignored=ignored, _foreign=frame)
+    data = read_bytes(path, label)
+    frame, ignored = foreign_frame(read_records(data, file_format(path, data, label), label), table)
+    return Source(path, table, hashlib.sha256(data).hexdigest(), ignored=ignored, _foreign=frame)
 
 
 def _ours(path: Path, table: Table | None, document: dict[str, Any], schema: pa.Schema) -> Source:
@@ -130,28 +134,12 @@ def _digest(path: Path) -> str:
     try:
         return sha256_file(path)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+        raise EnvironmentRefused(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _check_readable(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise BadInput(f"{path}: is a folder, expected a file")
-        if not path.is_file():
-            reason = "is not a regular file" if path.exists() else "does not exist"
-            raise BadInput(f"{path}: {reason}; expected a Parquet, CSV or JSONL file")
-        if path.stat().st_size == 0:
-            raise BadInput(f"{path}: is empty")
-    except (OSError, ValueError) as error:  # a name too long, a null byte
-        raise BadInput(f"{str(path)!r}: is not a usable path ({error})") from error
-
-
-def _is_parquet(path: Path) -> bool:
+def _starts_as_parquet(path: Path, label: str) -> bool:
     try:
         with path.open("rb") as file:
-            starts = file.read(4) == b"PAR1"
+            return file.read(len(PARQUET_START)) == PARQUET_START
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
-    if not starts and path.suffix.lower() in (".parquet", ".pq"):
-        raise BadInput(f"{path}: is not a Parquet file; expected one, or CSV or JSONL under its own ending")
-    return starts
+        raise EnvironmentRefused(f"{label}: cannot be read ({error.strerror})") from error

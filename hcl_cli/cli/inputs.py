@@ -1,12 +1,12 @@
 """Where a stage's input comes from: an argument, else one line of stdin. Never more than that is read."""
 
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hcl_cli.errors import BadInput, BadOption
+from hcl_cli.errors import BadInput, BadOption, shown
+from hcl_cli.records import check_file
 
 # Room for a few paths or `--json` objects; whatever is longer is not a path but somebody's data.
 _MOST_BYTES = 16 * 1024
@@ -24,6 +24,7 @@ def input_paths(arguments: list[str], command: str, *, most: int | None = 1) -> 
 
     Raises:
         BadInput: nothing to read, an empty pipe, something that is not a path, a file that does not exist.
+        EnvironmentRefused: a file that may not be read.
     """
     paths: list[Path] = []
     if not arguments:
@@ -35,23 +36,8 @@ def input_paths(arguments: list[str], command: str, *, most: int | None = 1) -> 
     if most is not None and len(paths) > most:
         raise BadInput(f"{command}: reads one file and got {len(paths)} ({paths[0]}, {paths[1]}, ...); run it per file")
     for path in paths:
-        check_readable(path, command)
+        check_file(path, f"{command}: {shown(path, 1000)}")
     return paths
-
-
-def check_readable(path: Path, command: str) -> None:
-    """Raise BadInput unless `path` is a file that can be opened."""
-    import json
-
-    shown = json.dumps(str(path)) if "\n" in str(path) else str(path)
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{command}: {shown}: no such file; expected a Parquet, CSV or JSONL file") from error
-    if stat.S_ISDIR(mode):
-        raise BadInput(f"{command}: {shown} is a folder; expected a Parquet, CSV or JSONL file")
-    if not os.access(path, os.R_OK):
-        raise BadInput(f"{command}: {shown} cannot be read; check its permissions")
 
 
 def refuse_overwriting(option: str, target: Path | None, inputs: Sequence[Path]) -> None:

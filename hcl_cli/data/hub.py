@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hcl_cli.data.files import Records, table_records
 from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, shown
 from hcl_cli.hub import Repository, is_hub_name, no_answer, refused, resolve
+from hcl_cli.records import Records, table_records
 
 # The split of most question sets that people are evaluated on; written out, so that an identity is never ambiguous.
 DEFAULT_SPLIT = "validation"

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcl_cli.data.files import FORMATS, Records, file_format, read_records
 from hcl_cli.data.rows import question_frame
 from hcl_cli.data.sources import SOURCES
-from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, shown
+from hcl_cli.errors import BadInput, BadOption, shown
 from hcl_cli.memo import recall, remember
+from hcl_cli.records import FORMATS, Records, file_format, read_bytes, read_records
 from hcl_cli.schemas import QUESTIONS
 
 if TYPE_CHECKING:
@@ -154,24 +154,13 @@ def _file_name(path: Path) -> str:
 
 def _open_file(path: Path, name: str, columns: dict[str, str], licence: str | None, memo: Path | None) -> QuestionSet:
     label = shown(name)
-    if os.path.isdir(path):
-        raise BadInput(f"{label}: a folder, expected a Parquet, CSV or JSONL file of questions")
-    if not os.path.isfile(path):
-        raise BadInput(f"{label}: not a regular file; write it to a .parquet, .csv or .jsonl file first")
-    kind = file_format(path)
-    digest = hashlib.sha256(_read(path, label)).hexdigest()
+    data = read_bytes(path, label)
+    kind, digest = file_format(path, data, label), hashlib.sha256(data).hexdigest()
 
     def records(wanted: tuple[str, ...]) -> Records:
-        data = _read(path, label)
+        data = read_bytes(path, label)
         if hashlib.sha256(data).hexdigest() != digest:
             raise BadInput(f"{label}: the file was changed while it was in use; run the command again")
         return read_records(data, kind, label, wanted)
 
     return QuestionSet(name, f"sha256:{digest}", licence, columns, records, path if kind == "parquet" else None, memo)
-
-
-def _read(path: Path, label: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EnvironmentRefused(f"{label}: cannot be read ({error.strerror})") from None
