@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,7 +64,18 @@ class Records:
     def values(self, column: str) -> list[Any]:
         """A column as plain Python values. Raises BadInput if Arrow has a value that Python has not."""
         cells = self.columns[column]
-        return cells if isinstance(cells, list) else _plain(cells, self, column)
+        if isinstance(cells, list):
+            return cells
+        try:
+            return list(cells.to_pylist())
+        except (ValueError, NotImplementedError, OverflowError, KeyError):  # Arrow's own are of these kinds too
+            for i, cell in enumerate(cells):  # slower: only to say which row it was
+                try:
+                    cell.as_py()
+                except (ValueError, NotImplementedError, OverflowError, KeyError) as error:
+                    said = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else shown(error, 80)
+                    raise BadInput(f"{self.at(i, column)}: {said}") from None
+            raise
 
     def converted(self, column: str, convert: Convert, values: Sequence[Any] | None = None) -> list[Any]:
         """A column, or the values that stand for it, each through one of the conversions below.
@@ -277,21 +288,25 @@ def _csv_lines(decoded: str, delimiter: str, name: str) -> Iterator[tuple[int, l
             yield line, cells
 
 
+def _repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _refuse_repeated(names: Sequence[str], label: str) -> None:
-    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if repeated is not None:
+    if (repeated := _repeated(names)) is not None:
         raise BadInput(f"{label}: column {shown(repeated)!r} is there twice")
-
-
-class _KeyTwice(ValueError):
-    """An object that has a key twice: `json` would keep the last value without a word."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _KeyTwice(next(key for i, key in enumerate(keys) if key in keys[:i]))
+        repeated = shown(_repeated(key for key, _ in pairs), 60)
+        raise ValueError(f"key {repeated!r} twice in one object")  # `json` would keep the last value
     return found
 
 
@@ -319,14 +334,9 @@ def _from_jsonl(decoded: str, name: str) -> Records:
 def _json_line(trimmed: str, label: str) -> dict[str, Any]:
     try:
         row = _DECODER.decode(trimmed)
-    except json.JSONDecodeError as error:
-        raise BadInput(
-            f"{label}: broken JSON ({error.msg}, character {error.pos + 1}); expected one object per line"
-        ) from None
-    except _KeyTwice as error:
-        raise BadInput(f"{label}: key {shown(error, 60)!r} is there twice in one object") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists nested thousands deep
-        raise BadInput(f"{label}: the JSON has a number too long or is nested too deep to read") from None
+    except (ValueError, RecursionError) as error:
+        said = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else shown(error)
+        raise BadInput(f"{label}: broken JSON ({said}); expected one object per line") from None
     if not isinstance(row, dict):
         raise BadInput(
             f"{label}: {shown(json_text(row), 60)}, expected one JSON object per line, "
@@ -367,20 +377,3 @@ def table_records(table: pa.Table, name: str, names: Sequence[str] | None = None
             records.values(column)  # names the row
             raise BadInput(f"{name}, column {shown(column)}: {shown(error, 80)}") from None
     return records
-
-
-def _plain(cells: pa.ChunkedArray, records: Records, column: str) -> list[Any]:
-    import pyarrow as pa
-
-    unreadable = (pa.ArrowException, ValueError, NotImplementedError, OverflowError, KeyError)
-    try:
-        return list(cells.to_pylist())
-    except unreadable:
-        for i, cell in enumerate(cells):  # slower: only to say which row it was
-            try:
-                cell.as_py()
-            except UnicodeDecodeError:
-                raise BadInput(f"{records.at(i, column)}: not valid UTF-8") from None
-            except unreadable as error:
-                raise BadInput(f"{records.at(i, column)}: {shown(error, 80)}") from None
-        raise

@@ -79,15 +79,16 @@ def read_any(path: Path) -> Source:
 def _read(path: Path, table: Table | None) -> Source:
     label = shown(path, 1000)
     check_file(path, label)
-    if _starts_as_parquet(path, label):
-        try:
-            document, schema, _ = read_footer(path)
-        except Damaged as damage:
-            raise BadInput(f"{label}: {damage}; make or fetch it again") from damage
-        except OSError as error:
-            raise EnvironmentRefused(f"{label}: cannot be read ({error.strerror})") from error
-        if document is not None:
-            return _ours(path, table, document, schema)
+    try:
+        with path.open("rb") as file:
+            is_parquet = file.read(len(PARQUET_START)) == PARQUET_START
+        document, schema = read_footer(path)[:2] if is_parquet else (None, None)
+    except Damaged as damage:
+        raise BadInput(f"{label}: {damage}; make or fetch it again") from damage
+    except OSError as error:
+        raise EnvironmentRefused(f"{label}: cannot be read ({error.strerror})") from error
+    if document is not None and schema is not None:
+        return _ours(path, table, document, schema)
     from hcl_cli.artifacts.foreign import foreign_frame
 
     data = read_bytes(path, label)
@@ -135,11 +136,3 @@ def _digest(path: Path) -> str:
         return sha256_file(path)
     except OSError as error:
         raise EnvironmentRefused(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _starts_as_parquet(path: Path, label: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(PARQUET_START)) == PARQUET_START
-    except OSError as error:
-        raise EnvironmentRefused(f"{label}: cannot be read ({error.strerror})") from error

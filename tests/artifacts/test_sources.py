@@ -1,5 +1,6 @@
 """Input files: ours checked, everybody's accepted by content, and one clear line for what cannot be used."""
 
+import hashlib
 import json
 import random
 from decimal import Decimal
@@ -21,8 +22,8 @@ ROWS = [
 ]
 
 
-def jsonl(path, rows, newline="\n"):
-    path.write_bytes(newline.join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+def jsonl(path, rows):
+    path.write_bytes("\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
     return path
 
 
@@ -111,38 +112,28 @@ def test_truncated_copies_are_refused(store, plan, tmp_path):
 
 def test_jsonl_csv_and_parquet_give_the_same_rows(tmp_path):
     sources = [read_source(jsonl(tmp_path / "a.jsonl", ROWS), RESPONSES)]
-    sources.append(read_source(jsonl(tmp_path / "crlf.ndjson", ROWS, "\r\n\r\n"), RESPONSES))
     (tmp_path / "a.csv").write_text(
         "\ufeffmean_prob,question,answers,response,exit_layer\r\n"
         '0.5,Who?,"[""Ada"", ""Ada Lovelace""]",Ada,3\r\n'
         ",Where?,Rome,,4\r\n"
     )
     sources.append(read_source(tmp_path / "a.csv", RESPONSES))
-    (tmp_path / "pandas.tsv").write_text(
-        'question\tanswers\tresponse\texit_layer\tmean_prob\nWho?\t["Ada", "Ada Lovelace"]\tAda\t3.0\t0.5\n'
-        "Where?\tRome\t\t4\tnan\n".replace("3.0", "3")
-    )
-    sources.append(read_source(tmp_path / "pandas.tsv", RESPONSES))
     pl.DataFrame(ROWS).write_parquet(tmp_path / "a.parquet")
     sources.append(read_source(tmp_path / "a.parquet", RESPONSES))
     pl.DataFrame(ROWS).with_columns(
         pl.col("exit_layer").cast(pl.Float64), pl.col("mean_prob").fill_null(float("nan"))
     ).to_pandas().to_parquet(tmp_path / "pandas.parquet")
     sources.append(read_source(tmp_path / "pandas.parquet", RESPONSES))
-    (tmp_path / "no ending").write_bytes((tmp_path / "a.jsonl").read_bytes())
-    sources.append(read_source(tmp_path / "no ending", RESPONSES))
     for source in sources:
         check_rows(source)
         assert (source.is_ours, source.key, source.recipe) == (False, None, None)
-    assert sources[0].sha256 == sources[-1].sha256 != sources[1].sha256
+    assert sources[0].sha256 == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
 
 
 def test_what_is_kept_exactly(tmp_path):
-    (tmp_path / "a.csv").write_text('question_id,question,answers,response\n007,"a\nb","say ""x""",\u2028\n')
+    (tmp_path / "a.csv").write_text("question_id,question,answers,response\n007,a,b,\n")
     row = read_source(tmp_path / "a.csv", RESPONSES).frame().collect().to_dicts()[0]
-    assert (row["question_id"], row["question"], row["answers"], row["response"]) == (
-        "007", "a\nb", ['say "x"'], "\u2028",
-    )  # fmt: skip
+    assert (row["question_id"], row["answers"], row["response"], row["model"]) == ("007", ["b"], "", None)
     source = read_source(
         jsonl(tmp_path / "a.jsonl", [{"question_id": 7, "question": "q", "answers": "one", "response": "r"}]), RESPONSES
     )

@@ -225,10 +225,6 @@ def test_names_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_questions("x" * 5000)
     with pytest.raises(BadOption, match="no such data set"):
         open_questions("nul\0byte")
-    (tmp_path / "d.csv").mkdir()
-    assert "is a folder, expected a Parquet, CSV or JSONL file" in refusal("d.csv")
-    os.mkfifo(tmp_path / "pipe.csv")
-    assert "not a regular file" in refusal("pipe.csv")
 
 
 def test_a_file_called_like_a_built_in_set_needs_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
