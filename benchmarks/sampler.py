@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
     add("--model", type=Path, help="model folder; default: the lab model")
     add("--shape", choices=["llama-3.2-1b"], help="random weights of this shape in place of a model")
     add("--questions-file", type=Path, help="one question per line; default: the lab's, else built-in ones")
-    add("--questions", type=int, help="questions for the engine (64; 1 with --shape)")
+    add("--questions", type=int, help="questions for the engine (32, one shard of hcl sample; 1 with --shape)")
     add("--samples", type=int, help="samples per exit (50; 20 with --shape)")
     add("--new-tokens", type=int, help="length limit (50; 8 with --shape)")
     add("--prompt-tokens", type=int, default=45, help="prompt length with --shape")
@@ -53,14 +53,14 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--batch-tokens", type=int)
     add("--rounds", type=int, default=3)
-    add("--library-questions", type=int, help="questions that the library peer runs (3; 1 with --shape)")
+    add("--library-questions", type=int, help="questions that the peers run (32; 1 with --shape)")
     add("--peer-exits", type=int, help="exits that the peers run, evenly spread (all; 4 with --shape)")
     add("--one-by-one-samples", type=int, default=2, help="samples per exit of the one-by-one peer")
     add("--sweep", action="store_true")
     options = parser.parse_args()
     for name, lab, shape in (
-        ("questions", 64, 1), ("samples", 50, 20), ("new_tokens", 50, 8), ("dtype", "float32", "bfloat16"),
-        ("library_questions", 3, 1), ("peer_exits", 10**6, 4),
+        ("questions", 32, 1), ("samples", 50, 20), ("new_tokens", 50, 8), ("dtype", "float32", "bfloat16"),
+        ("library_questions", 32, 1), ("peer_exits", 10**6, 4),
     ):  # fmt: skip
         if getattr(options, name) is None:
             setattr(options, name, shape if options.shape else lab)
@@ -247,7 +247,7 @@ def main() -> None:
     print(f"# engine: {len(prompts)} questions, batch tokens {batch_tokens}; {streams.n_tokens.mean():.1f} tokens each")
     print(
         f"# library: {len(asked)} questions, exits {exits}; one by one: the same with {few} of {options.samples} "
-        "samples; both scaled up to the whole"
+        "samples; what is a part is scaled up"
     )
     for name, value in median.items():
         spread = " .. ".join(f"{1e3 * edge:.1f}" for edge in (min(per_question[name]), max(per_question[name])))
