@@ -48,30 +48,30 @@ lab-model: $(READY) ## train both lab models again into out/models (CPU, minutes
 	$(BIN)/python -m hcl_cli.lab --out out/models
 
 # The real Llama 3.2 1B by default: gated, so it wants a Hub token whose owner has accepted its licence.
-MODEL ?= meta-llama/Llama-3.2-1B
-DATASET ?= triviaqa
-LIMIT ?= 5
-SAMPLES ?= 5
+# MODEL, DATASET, LIMIT and SAMPLES can be given on the command line.
+SMOKE_MODEL := $(or $(MODEL),meta-llama/Llama-3.2-1B)
 smoke: $(READY)  ## the pipeline on MODEL=meta-llama/Llama-3.2-1B LIMIT=5 (or any other model)
-	@$(HCL) sample -m '$(MODEL)' -d '$(DATASET)' --limit $(LIMIT) -n $(SAMPLES) --exit-layers all > .smoke-path || { \
-	  code=$$?; rm -f .smoke-path; \
-	  echo "smoke: $(MODEL) was NOT run. A gated model wants its licence accepted on its Hub page and a token"; \
+	@mkdir -p out
+	@$(HCL) sample -m '$(SMOKE_MODEL)' -d '$(or $(DATASET),triviaqa)' --limit $(or $(LIMIT),5) -n $(or $(SAMPLES),5) > out/smoke.path || { \
+	  code=$$?; \
+	  echo "smoke: $(SMOKE_MODEL) was NOT run. A gated model wants its licence accepted on its Hub page and a token"; \
 	  echo "  (hf auth login, or HF_TOKEN=...). Without one: make smoke MODEL=lab DATASET=lab"; exit $$code; } >&2
-	@$(HCL) score < .smoke-path | $(HCL) hcb; rm -f .smoke-path
+	@$(HCL) score < out/smoke.path | $(HCL) hcb
 
 smoke-offline: $(READY) ## the pipeline on the lab model and on a random model with Llama 3.2's config features
 	@mkdir -p out
 	$(BIN)/python -m hcl_cli.lab.random_llama out/random-llama
 	@export $(OFFLINE); for model in lab out/random-llama; do \
 	  echo "smoke: $$model"; \
-	  $(HCL) sample -m $$model --limit $(LIMIT) -n $(SAMPLES) --store out/smoke | $(HCL) score --store out/smoke \
+	  $(HCL) sample -m $$model --limit $(or $(LIMIT),5) -n $(or $(SAMPLES),5) --store out/smoke | $(HCL) score --store out/smoke \
 	    | $(HCL) hcb --store out/smoke; \
 	done
 
-table-hcb: $(READY) ## the published table: HCB per exit layer for MODEL on DATASET (LIMIT, SAMPLES as wished)
+TABLE_MODEL := $(or $(MODEL),facebook/layerskip-llama3.2-1B)
+table-hcb: $(READY) ## HCB per exit layer as published: MODEL=facebook/layerskip-llama3.2-1B DATASET=triviaqa, n = 50
 	@mkdir -p tables figures
-	$(HCL) sample -m '$(MODEL)' -d '$(DATASET)' --limit $(LIMIT) -n $(SAMPLES) --exit-layers all | $(HCL) score \
-	  | $(HCL) hcb --table tables/hcb.md --figure figures/hcb.svg
+	$(HCL) sample -m '$(TABLE_MODEL)' -d '$(or $(DATASET),triviaqa)' $(if $(LIMIT),--limit $(LIMIT)) -n $(or $(SAMPLES),50) \
+	  --exit-layers all | $(HCL) score | $(HCL) hcb --weights figure --table tables/hcb.md --figure figures/hcb.svg
 	@echo "tables/hcb.md figures/hcb.svg"
 
 clean:           ## remove what make made here; the store (.hcl) stays
