@@ -36,7 +36,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 12},
     "gemma2": {"head_dim": 12, "sliding_window": 8, "final_logit_softcapping": 25.0, "attn_logit_softcapping": 20.0,
-               "tie_word_embeddings": False, "spread": 3.6},
+               "tie_word_embeddings": False, "spread": 3.6, "attention": "eager"},  # sdpa does not cap scores
     "gemma3_text": {"head_dim": 12, "sliding_window": 8, "tie_word_embeddings": False,
                     "layer_types": ["sliding_attention", "full_attention"] * 2},
     "phi": {"partial_rotary_factor": 0.5, "num_key_value_heads": 4},
@@ -48,6 +48,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "granite": {"logits_scaling": 3.0, "residual_multiplier": 0.7, "embedding_multiplier": 2.0,
                 "attention_multiplier": 0.4},
     "olmo2": {},
+    "mixtral": {"sliding_window": 8, "num_local_experts": 4},
+    "falcon": {"attention": "eager", "alibi": True, "spread": 4.0},  # no rotary positions
 }  # fmt: skip
 
 # The config features of Llama 3.2: scaled rotary positions, grouped heads, tied embeddings.
@@ -80,7 +82,9 @@ def build_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
-def build_model(model_type: str, seed: int = 0, spread: float = 3.0, **options: Any) -> Any:
+def build_model(
+    model_type: str, seed: int = 0, spread: float = 3.0, attention: str | None = None, **options: Any
+) -> Any:
     """A random causal model whose positions matter, whose exits disagree and whose certainty varies.
 
     Weights as the library draws them (0.02) make all logits alike: such a model hardly sees positions and would
@@ -96,7 +100,7 @@ def build_model(model_type: str, seed: int = 0, spread: float = 3.0, **options: 
     config = AutoConfig.for_model(model_type, vocab_size=vocab, **{**_SIZES, **options})
     config.pad_token_id = 2
     generator = torch.Generator().manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     anatomy = find_anatomy(model)
     with torch.no_grad():
         for weight in model.parameters():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hcl_cli.models import batch
 from hcl_cli.models.decode import Cell, Prompt, Sampling, Streams, decode
 
 # The stop strings end most answers, so that streams, rows and whole questions leave their batches at all times.
@@ -61,6 +62,22 @@ def test_in_float64_every_row_is_equal_in_any_company(tiny_model: Callable[..., 
     part(grid(6, (2, 4), 50))
     part(grid(2, (1, 2, 3, 4), 50), share=False)
     part(grid(6, (1, 2, 3, 4), 50), shared_prompt=False)
+
+
+def test_parts_of_prompts_logits_and_draws_change_no_row(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large vocabulary or many questions go through the head, the draw and the first step in parts."""
+    loaded = tiny_model("llama", "float64")
+    prompts = prompts_of(6, loaded.vocab_size)
+    # Prompts of unequal depth, in another order than that of their depth.
+    cells = [Cell(p, k, 0, 8) for p, deepest in enumerate((2, 4, 1, 3, 4, 2)) for k in range(1, deepest + 1)]
+    whole = table(decode(loaded, prompts, cells, SAMPLING), prompts)
+    row_bytes = 8 * loaded.vocab_size
+    monkeypatch.setattr(batch, "PROMPT_TOKENS", 30)
+    monkeypatch.setattr(batch, "HEAD_BYTES", 7 * row_bytes)
+    monkeypatch.setattr(batch, "DRAW_BYTES", {loaded.device.type: 3 * row_bytes})
+    assert table(decode(loaded, prompts, cells, SAMPLING), prompts) == whole
 
 
 def test_in_float32_all_but_one_stream_in_ten_thousand_is_equal(tiny_model: Callable[..., Any]) -> None:

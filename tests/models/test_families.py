@@ -15,7 +15,7 @@ from hcl_cli.models.exits import exit_at
 
 FAMILIES = (
     "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi", "phi3", "gpt2", "gpt_neox", "opt", "cohere",
-    "granite", "olmo2", "llama32",
+    "granite", "olmo2", "mixtral", "falcon", "llama32",
 )  # fmt: skip
 SEEDS = {"gemma2": 1}  # the first seed whose certainty spans as widely as the others'
 NEW_TOKENS = 24
