@@ -7,6 +7,7 @@ prompts; used where a model's attention is `sdpa`, else keys and values are copi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,10 @@ def attention(
     kv_heads, prompt_length = layer.prompt_keys.shape[1:3]
     query = query.reshape(rows, kv_heads, heads // kv_heads, width)
     scale = width**-0.5 if scaling is None else scaling
+    if query.dtype == torch.float16 and scale < 1.0:
+        # Products beyond 65504 would be infinite. A power of two first rounds nothing.
+        power = 2.0 ** math.floor(math.log2(scale))
+        query, scale = query * power, scale / power
     mask = None if attention_mask is None else _additive(attention_mask[:, 0, 0])  # [row, prompt + own]
     own = _part(query, key, value, scale, None if mask is None else mask[:, None, None, prompt_length:])
     prompt = _prompt_part(layer, query, scale, None if mask is None else mask[:, :prompt_length])

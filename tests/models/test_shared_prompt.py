@@ -52,6 +52,26 @@ def test_it_equals_attention_over_copied_prompts(kv_heads: int, scaling: float |
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_products_beyond_float16_stay_finite() -> None:
+    """A query and a key of 64 numbers of size 60 have the product 230400, beyond 65504; divided by 8 it is in range.
+
+    All four keys are equal, so the output is the mean of the values.
+    """
+    keys = torch.full((1, 1, 4, 64), 60.0, dtype=torch.float16)
+    values = torch.eye(4, 64, dtype=torch.float16).view(1, 1, 4, 64)
+    layer = SimpleNamespace(
+        prompt_keys=keys[:, :, :3],
+        prompt_values=values[:, :, :3],
+        after_prompt=True,
+        index=0,
+        owner=SimpleNamespace(rows=prompt_rows(np.array([0]), [1], torch.device("cpu"))),
+    )
+    shared_prompt.enter(layer)
+    found, _ = attention(None, keys[:, :, :1], keys[:, :, 3:], values[:, :, 3:], None)
+    shared_prompt.leave()
+    assert found[0, 0, 0, :5].tolist() == [0.25, 0.25, 0.25, 0.25, 0.0]
+
+
 def test_rows_are_ranked_within_their_prompt() -> None:
     rows = prompt_rows(np.array([1, 0, 1, 1, 0]), [5, 3, 1], torch.device("cpu"))
     assert rows.rank.tolist() == [0, 0, 1, 2, 1]
