@@ -70,7 +70,8 @@ def decode(
     Returns:
         one entry per sample, in the order of the cells.
     Raises:
-        BadInput: a prompt that is empty or does not fit the model's positions.
+        BadInput: a prompt that is empty, does not fit the model's positions or has tokens that the model lacks, or
+            logits that are not finite.
         EnvironmentRefused: a single stream does not fit the memory.
     """
     from hcl_cli.models.ragged import ragged
@@ -104,14 +105,21 @@ def _run_or_halve(
 
     from hcl_cli.models.batch import Batch
     from hcl_cli.models.cache import MemoryCeiling
-    from hcl_cli.models.memory import usable_bytes
+    from hcl_cli.models.memory import is_out_of_memory, usable_bytes
 
     batch = queue.pop()
     ceiling = usable_bytes(loaded.device)
     try:
         with torch.inference_mode():
             return Batch(loaded, step, prompts, batch, sampling, stops, share, ceiling).run()  # type: ignore[arg-type]
-    except (MemoryCeiling, torch.OutOfMemoryError) as error:
+    except FloatingPointError as error:
+        raise BadInput(
+            f"--model {loaded.name}: {error}, in {str(loaded.dtype).removeprefix('torch.')}; use --dtype float32 "
+            "(or bfloat16 where float16 overflows), and if that does not help another model"
+        ) from error
+    except (MemoryCeiling, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryCeiling) or is_out_of_memory(error)):
+            raise
         parts = halves(batch)
         if parts is None:
             raise EnvironmentRefused(
@@ -137,11 +145,17 @@ def _check_prompts(loaded: LoadedModel, prompts: Sequence[Prompt], cells: Sequen
     for cell in cells:
         if not 1 <= cell.exit_layer <= loaded.n_layers:
             raise ValueError(f"exit layer {cell.exit_layer} is outside 1..{loaded.n_layers}")
+    n_embeddings = int(loaded.model.get_input_embeddings().weight.shape[0])
     for index in sorted({cell.prompt for cell in cells}):
         prompt = prompts[index]
         length = len(prompt.token_ids)
         if length == 0:
             raise BadInput(f"question {prompt.question_id}: its prompt has no tokens; expected at least one")
+        if max(prompt.token_ids) >= n_embeddings:
+            raise BadInput(
+                f"question {prompt.question_id}: its prompt has token {max(prompt.token_ids)}, but {loaded.name} knows "
+                f"0..{n_embeddings - 1}; its tokenizer belongs to another model"
+            )
         limit = loaded.max_positions
         if limit is not None and length + sampling.max_new_tokens > limit:
             raise BadInput(

@@ -247,6 +247,8 @@ def draw_tokens(
         row: [stream] the row of each stream.
         addresses, streams: whose random numbers are used: `addresses` of the streams numbered `streams`.
         step: position of the token in the answer, from 0; below 65536.
+    Raises:
+        FloatingPointError: a row without a finite largest logit, or with NaN: no distribution to draw from.
     """
     import torch
 
@@ -258,9 +260,13 @@ def draw_tokens(
     if temperature == 0.0:
         largest, likeliest = logits.max(-1)
         log_total = (logits - largest[:, None]).exp().sum(-1).log()
-        token = likeliest[where]
     else:
         weights, largest, likeliest, log_total = tempered(logits, temperature, top_k)
+    if not bool(log_total.isfinite().all()):
+        raise FloatingPointError("logits that are not finite")
+    if temperature == 0.0:
+        token = likeliest[where]
+    else:
         candidates = Candidates(weights)
         token = torch.empty_like(where)
         waiting = np.arange(len(row))

@@ -23,6 +23,16 @@ def usable_bytes(device: torch.device) -> int | None:
     return int(SHARE * min(free)) if free else None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out: CUDA has a class for it, MPS and the CPU's allocator only words."""
+    import torch
+
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
+
+
 def _available(path: Path = Path("/proc/meminfo")) -> int | None:
     try:
         lines = path.read_text().splitlines()

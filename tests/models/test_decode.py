@@ -13,6 +13,7 @@ import torch
 
 from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused
 from hcl_cli.models import decode as decode_module
+from hcl_cli.models.batch import Batch
 from hcl_cli.models.decode import Cell, Prompt, Sampling, decode, tokenize_prompt, truncate_left
 from hcl_cli.models.stops import StopFilter, first_stop
 
@@ -21,7 +22,8 @@ PROMPTS = [Prompt("a", (0, 70, 71, 72)), Prompt("b", (0, 80, 81, 82, 83, 84, 85)
 
 def streams_of(loaded: Any, cells: list[Cell] | None = None, **options: Any) -> Any:
     cells = cells or [Cell(p, k, 0, 20) for p in (0, 1) for k in (2, 4)]
-    return decode(loaded, PROMPTS, cells, Sampling(temperature=1.2, top_p=1.0, **{"max_new_tokens": 30, **options}))
+    options = {"temperature": 1.2, "top_p": 1.0, "max_new_tokens": 30, **options}
+    return decode(loaded, PROMPTS, cells, Sampling(**options))
 
 
 def test_an_answer_ends_with_its_first_eos_which_counts_but_is_not_text(tiny_model: Callable[..., Any]) -> None:
@@ -165,6 +167,56 @@ def test_little_memory_halves_batches_and_changes_no_answer(
     monkeypatch.setattr(memory, "usable_bytes", lambda device: 100)
     with pytest.raises(EnvironmentRefused, match="not enough memory"):
         streams_of(loaded)
+
+
+@pytest.mark.parametrize("words", ["MPS backend out of memory (MPS allocated: 9 GB)", "can't allocate memory: 9 bytes"])
+def test_devices_that_only_say_in_words_that_memory_ran_out_halve_batches_too(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, words: str
+) -> None:
+    """Only CUDA has a class for it; any other RuntimeError is a fault and keeps its stack."""
+    loaded = tiny_model("llama", "float64")
+    plenty, run, left = streams_of(loaded), Batch.run, [words]
+
+    def failing_once(self: Batch) -> Any:
+        if left:
+            raise RuntimeError(left.pop())
+        return run(self)
+
+    monkeypatch.setattr(Batch, "run", failing_once)
+    with caplog.at_level(logging.WARNING, logger=decode_module.__name__):
+        halved = streams_of(loaded)
+    assert words.split(":")[0] in caplog.text and halved.token_ids == plenty.token_ids
+    left.append("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        streams_of(loaded)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.9)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused(
+    tiny_model: Callable[..., Any], temperature: float, top_p: float, value: float
+) -> None:
+    """float16 that overflows after the prompt gave token 0 and a mean probability of NaN, without a word."""
+    loaded = tiny_model("llama", "float16")
+    calls = iter(range(1000))
+
+    def overflow(_module: Any, _args: Any, output: Any) -> Any:
+        return output + value if next(calls) > 2 else output
+
+    handle = loaded.anatomy.unembedding.register_forward_hook(overflow)
+    try:
+        with pytest.raises(BadInput, match="not finite, in float16; use --dtype float32"):
+            streams_of(loaded, temperature=temperature, top_p=top_p)
+    finally:
+        handle.remove()
+
+
+def test_a_prompt_with_tokens_that_the_model_lacks_is_refused(tiny_model: Callable[..., Any]) -> None:
+    loaded = tiny_model("llama")
+    last = loaded.vocab_size - 1
+    decode(loaded, [Prompt("fits", (0, last))], [Cell(0, 1, 0, 1)], Sampling(max_new_tokens=1))
+    with pytest.raises(BadInput, match=f"question beyond: its prompt has token {last + 1}, but llama knows 0..{last}"):
+        decode(loaded, [Prompt("beyond", (0, last + 1))], [Cell(0, 1, 0, 1)], Sampling())
 
 
 def test_nothing_asked_gives_nothing(tiny_model: Callable[..., Any]) -> None:
