@@ -74,8 +74,9 @@ def _ragged_logits(loaded: LoadedModel, token_ids: Tensor) -> Tensor:
 
 
 def _compare(loaded: LoadedModel, found: Tensor, expected: Tensor, what: str) -> None:
-    spread = float(expected.double().std())
-    worst = float((found.double() - expected.double()).abs().max())
+    found, expected = found.cpu().double(), expected.cpu().double()  # MPS has no float64
+    spread = float(expected.std())
+    worst = float((found - expected).abs().max())
     if not worst <= _TOLERANCE[loaded.dtype] * spread:
         raise BadInput(
             f"--model {loaded.name}: {what} (largest difference {worst:.2g}, spread of the logits {spread:.2g}); "

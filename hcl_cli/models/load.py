@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused
+from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, HclError
 
 if TYPE_CHECKING:
     import torch
@@ -107,13 +107,15 @@ def load_model(
         raise BadInput(f"--model {folder}: no config.json there; expected the folder of a transformers model")
     _refuse_pickle(folder)
 
-    import torch
+    from hcl_cli.models.memory import is_out_of_memory
 
     config = _causal_config(folder, trust_remote_code)
     model, tokenizer = _from_folder(folder, config, dtype, attention, trust_remote_code)
     try:
         model = model.to(place).eval()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise EnvironmentRefused(
             f"--model {folder}: {place} has not enough memory for it in {dtype}; use --dtype bfloat16 or --device cpu"
         ) from error
@@ -121,9 +123,15 @@ def load_model(
 
 
 def loaded_from(model: Any, tokenizer: Any, name: str) -> LoadedModel:
-    """A model in memory -> a LoadedModel, after the same checks as `load_model`."""
+    """A model in memory -> a LoadedModel, after the same checks as `load_model`.
+
+    Raises:
+        BadInput: if the engine cannot run or explain the model.
+        EnvironmentRefused: not enough memory for the check.
+    """
     from hcl_cli.models.anatomy import find_anatomy
     from hcl_cli.models.check import check_model
+    from hcl_cli.models.memory import is_out_of_memory
 
     anatomy = find_anatomy(model)
     weight = next(model.parameters())
@@ -140,7 +148,19 @@ def loaded_from(model: Any, tokenizer: Any, name: str) -> LoadedModel:
         shared_prompt=anatomy.config._attn_implementation == "sdpa",
         max_positions=int(limit) if limit else None,
     )
-    check_model(loaded)
+    try:
+        check_model(loaded)
+    except HclError:
+        raise
+    except Exception as error:
+        # Whatever a family's own code raises when it is given rows of unequal depth or another cache than its own.
+        if is_out_of_memory(error):
+            raise EnvironmentRefused(f"--model {name}: not enough memory to check it; use --dtype bfloat16") from error
+        remedy = "try --attention eager" if loaded.attention != "eager" else "use another model"
+        raise BadInput(
+            f"--model {name}: the blocks of a {type(model).__name__} do not run under {loaded.attention} attention on "
+            f"rows of unequal depth ({_first_line(error)}); {remedy}"
+        ) from error
     return loaded
 
 

@@ -84,6 +84,28 @@ def test_unknown_dtypes_and_devices_are_refused(llama32_folder: Path) -> None:
     assert resolve_device("auto") == best and resolve_device("cpu") == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("family", "attention", "options", "remedy"),
+    [
+        ("falcon", "sdpa", {}, "try --attention eager"),
+        ("mamba", "eager", {"state_size": 8}, "use another model"),
+        ("gpt_bigcode", "eager", {"n_embd": 48, "n_layer": 2, "n_head": 4}, "use another model"),
+    ],
+)
+def test_a_family_that_the_engine_cannot_run_is_refused_in_one_line(
+    tiny_model: Callable[..., Any], family: str, attention: str, options: dict[str, Any], remedy: str
+) -> None:
+    """Its own code fails on rows of unequal depth or on the engine's cache; that was a stack and exit code 1."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, vocab_size=40, **{**sizes, **options})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    with pytest.raises(BadInput, match=f"do not run under {attention} attention .*; {remedy}$") as error:
+        loaded_from(model, tiny_model("llama").tokenizer, family)
+    assert "\n" not in str(error.value) and f"--model {family}: " in str(error.value)
+
+
 def broken(tiny_model: Callable[..., Any], change: Callable[[Any], None], family: str = "llama") -> Any:
     import copy
 
