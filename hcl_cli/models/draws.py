@@ -121,7 +121,8 @@ def tempered(logits: Tensor, temperature: float, top_k: int) -> tuple[Tensor, Te
     shifted = weights[:, :vocab]
     torch.sub(logits, largest[:, None], out=shifted)
     log_total = shifted.exp().sum(-1).log()
-    shifted.mul_(1.0 / temperature).exp_()
+    # Below 3e-39 the factor would be infinite, and 0 * inf is NaN.
+    shifted.mul_(min(1.0 / temperature, torch.finfo(logits.dtype).max)).exp_()
     if 0 < top_k < vocab:
         smallest = logits.topk(top_k, sorted=True).values[:, -1:]
         above, equal = logits > smallest, logits == smallest

@@ -135,6 +135,15 @@ def test_ties_at_the_edge_of_the_nucleus_go_to_the_lower_token_id() -> None:
     assert stats.binomtest(int((drawn.token == 0).sum()), 400).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-40, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_vanishing_temperature_takes_the_likeliest(temperature: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.0, 1.5, 1.25, -float("inf")], [2.0, 1.0, 0.0, 1.0]], dtype=dtype)
+    row = np.repeat([0, 1], 20)
+    drawn = draw_tokens(logits, row, addresses_for(40), np.arange(40), 0, temperature=temperature, top_p=0.9, top_k=0)
+    assert drawn.token.tolist() == [1] * 20 + [0] * 20
+
+
 def test_a_tiny_top_p_on_a_flat_distribution_takes_the_likeliest() -> None:
     logits = torch.zeros(2, 1000)
     logits[:, 37] = 0.01
