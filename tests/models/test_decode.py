@@ -219,6 +219,24 @@ def test_a_prompt_with_tokens_that_the_model_lacks_is_refused(tiny_model: Callab
         decode(loaded, [Prompt("beyond", (0, last + 1))], [Cell(0, 1, 0, 1)], Sampling())
 
 
+def test_padding_that_attention_turns_into_nan_spreads_to_no_answer(tiny_model: Callable[..., Any]) -> None:
+    """A padded position sees no token; some attention (on some devices) gives NaN there, and 0 * NaN is NaN."""
+    loaded = tiny_model("llama", "float64")
+    clean = streams_of(loaded)
+
+    def unseen_is_nan(_module: Any, _args: Any, output: Any) -> Any:
+        if output.shape[1] == 7:  # the prompts: the shorter one stands first, behind three padded positions
+            output = output.clone()
+            output[0, :3] = float("nan")
+        return output
+
+    handle = loaded.anatomy.blocks[0].register_forward_hook(unseen_is_nan)
+    try:
+        assert streams_of(loaded).token_ids == clean.token_ids
+    finally:
+        handle.remove()
+
+
 def test_nothing_asked_gives_nothing(tiny_model: Callable[..., Any]) -> None:
     assert len(decode(tiny_model("llama"), PROMPTS, [Cell(0, 1, 3, 3)], Sampling())) == 0
 
