@@ -80,6 +80,20 @@ def test_parts_of_prompts_logits_and_draws_change_no_row(
     assert table(decode(loaded, prompts, cells, SAMPLING), prompts) == whole
 
 
+def test_questions_that_end_take_their_prompts_along_at_every_depth(tiny_model: Callable[..., Any]) -> None:
+    """Two deep questions and two shallow ones; the first of each ends at once, the second goes on as if alone."""
+    loaded = tiny_model("llama", "float64")
+    prompts = prompts_of(4, loaded.vocab_size)
+    cells = [Cell(0, 4, 0, 1), Cell(1, 4, 0, 1), Cell(2, 1, 0, 1), Cell(3, 1, 0, 1)]
+    greedy = Sampling(temperature=0.0, max_new_tokens=8, stop=())
+    endless = replace(loaded, eos_ids=frozenset())
+    alone = [decode(endless, prompts, [cell], greedy).token_ids[0] for cell in cells]
+    ends = {alone[0][0], alone[2][0]}
+    assert ends.isdisjoint(alone[1] + alone[3])
+    together = decode(replace(loaded, eos_ids=frozenset(ends)), prompts, cells, greedy)
+    assert together.token_ids == [alone[0][:1], alone[1], alone[2][:1], alone[3]]
+
+
 def test_in_float32_all_but_one_stream_in_ten_thousand_is_equal(tiny_model: Callable[..., Any]) -> None:
     loaded = tiny_model("llama")
     prompts = prompts_of(10, loaded.vocab_size)
