@@ -102,7 +102,7 @@ def write_files(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def normalised(text: str) -> str:
-    """TriviaQA's normal form: lower case, punctuation to blanks, articles out, blanks collapsed (methods 7.1)."""
+    """TriviaQA's normal form: lower case, punctuation to blanks, articles out, blanks collapsed."""
     text = text.lower().replace("_", " ")
     text = "".join(" " if letter in set(string.punctuation) | set("‘’´`") else letter for letter in text)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())

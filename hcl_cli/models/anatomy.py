@@ -52,7 +52,7 @@ class Anatomy:
             hidden: [..., hidden], not yet normed.
         Returns:
             [..., vocab], in the dtype of the weights.
-        Source: methods 2.1, norm variant.
+        Source: LayerSkip (arXiv 2404.16710), which reads every exit through the final norm.
         """
         logits: Tensor = self.unembedding(self.final_norm(hidden))
         if self.logit_scale != 1.0:

@@ -1,4 +1,4 @@
-"""The guarantee of the design, 4.3, on the model that every command runs by default."""
+"""No answer depends on its company, on the model that every command runs by default."""
 
 from __future__ import annotations
 
