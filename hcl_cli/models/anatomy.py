@@ -72,7 +72,12 @@ def find_anatomy(model: Any) -> Anatomy:
 
     kind = type(model).__name__
     decoder = model.get_decoder()
-    config = decoder.config
+    config: Any = getattr(decoder, "config", None)
+    if getattr(config, "num_hidden_layers", None) is None:
+        raise BadInput(
+            f"--model: cannot tell the parts of a {kind}: its decoder is said to be a {type(decoder).__name__}, which "
+            "has no blocks; use another model"
+        )
     lists = [
         (name, child)
         for name, child in decoder.named_children()

@@ -106,6 +106,16 @@ def test_a_family_that_the_engine_cannot_run_is_refused_in_one_line(
     assert "\n" not in str(error.value) and f"--model {family}: " in str(error.value)
 
 
+def test_a_model_that_names_something_else_its_decoder_is_refused(tiny_model: Callable[..., Any]) -> None:
+    """ModernBERT's decoder variant calls its unembedding the decoder; that was a stack."""
+
+    def misname(model: Any) -> None:
+        model.get_decoder = lambda: model.lm_head
+
+    with pytest.raises(BadInput, match="a LlamaForCausalLM: its decoder is said to be a Linear, which has no blocks"):
+        broken(tiny_model, misname)()
+
+
 def broken(tiny_model: Callable[..., Any], change: Callable[[Any], None], family: str = "llama") -> Any:
     import copy
 
