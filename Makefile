@@ -38,7 +38,7 @@ check: $(READY)  ## ruff and strict mypy
 test: check      ## check, then the test suite; prints the slowest 20
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 20
 
-test-long: check ## everything, also what takes minutes: retraining the lab, wide family sweeps, random kills
+test-long: check ## everything, also what takes minutes: retraining the lab, random kills, the wheel, every cut of a file
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 20 -m ""
 
 bench: $(READY)  ## the benchmark scripts, one after another; they print ratios
