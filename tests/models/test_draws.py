@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from hcl_cli.models import draws
 from hcl_cli.models.draws import Addresses, draw_tokens, philox4x32, question_key
 
 # kat_vectors of Random123 (Salmon et al. 2011): philox4x32, 10 rounds: counter, key, result.
@@ -66,6 +67,15 @@ def test_uniforms_fill_the_unit_interval_and_every_part_of_the_address_counts() 
     assert (together == np.hstack([base.uniforms(every[:50], 3, a, 1) for a in (2, 3, 4)])).all()
 
 
+def test_the_address_is_laid_out_as_written_down() -> None:
+    """Sample, step and exit, attempt and purpose, seed; the key is the question's. A change here changes every
+    artifact, so `sample`'s version goes up with it."""
+    address = addresses_for(1, question="abc", layer=3, seed=9, first=7)
+    found = address.uniforms(np.array([0]), step=2, attempt=5, attempts=1, purpose=1)[0, 0]
+    first, second, _, _ = philox4x32(words("00000007 00020003 00000501 00000009"), words("bf1678ba eacf018f"))
+    assert found == (int(first[0] >> 5) * 2**26 + int(second[0] >> 6)) / 2**53
+
+
 def plain_draw(logits: np.ndarray, uniforms: Any, temperature: float, top_p: float, top_k: int) -> int:
     """The rule of the engine with a sort, one draw at a time: what `draw_tokens` must agree with.
 
@@ -118,8 +128,15 @@ def test_the_fast_draw_gives_the_token_of_the_plain_one(
     np.testing.assert_allclose(drawn.logprob, np.log(probs), rtol=1e-5, atol=1e-6)
 
 
-def test_ties_at_the_edge_of_the_nucleus_go_to_the_lower_token_id() -> None:
-    """Four equal tokens and top-p .5: the mass before them is 0, 1/4, 1/2, 3/4, so the first two are inside."""
+@pytest.mark.parametrize("lazy_rounds", [1000, 0])
+def test_ties_at_the_edge_of_the_nucleus_go_to_the_lower_token_id(
+    monkeypatch: pytest.MonkeyPatch, lazy_rounds: int
+) -> None:
+    """Four equal tokens and top-p .5: the mass before them is 0, 1/4, 1/2, 3/4, so the first two are inside.
+
+    So by the mass of likelier tokens, and so by the sorted edge of the nucleus.
+    """
+    monkeypatch.setattr(draws, "LAZY_ROUNDS", lazy_rounds)
     logits = torch.zeros(1, 4)
     drawn = draw_tokens(
         logits,
