@@ -1,12 +1,15 @@
 """`hcl datasets` and `hcl models`: what can be named."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from hcl_cli.cli import options as opt
+import typer
+
 from hcl_cli.cli.session import write_bytes, write_line
 
+ListJsonOpt = Annotated[bool, typer.Option("--json", help="Print a JSON list, with everything that is known.")]
 
-def datasets(as_json: opt.JsonOpt = False) -> None:
+
+def datasets(as_json: ListJsonOpt = False) -> None:
     """List the built-in data sets with size and licence.
 
     Example: hcl datasets --json
@@ -20,7 +23,7 @@ def datasets(as_json: opt.JsonOpt = False) -> None:
     _print(rows, as_json, note="Any Parquet, CSV or JSONL file and hub:NAME[:config[:split]] can be named as well.")
 
 
-def models(as_json: opt.JsonOpt = False) -> None:
+def models(as_json: ListJsonOpt = False) -> None:
     """List the bundled models, LayerSkip checkpoints and the models of the reproduced papers.
 
     Example: hcl models

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hcl_cli.models.anatomy import Anatomy
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+SMALL = 1 << 25  # parameters
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a model folder from safetensors, offline, and check that its exits can be explained.
 
+    A model of fewer than SMALL parameters on the CPU sets torch to one thread, for the whole process.
+
     Args:
         folder: a folder in the format of transformers.
         dtype: one of DTYPES.
@@ -107,6 +110,8 @@ def load_model(
         raise BadInput(f"--model {folder}: no config.json there; expected the folder of a transformers model")
     _refuse_pickle(folder)
 
+    import torch
+
     from hcl_cli.models.memory import is_out_of_memory
 
     config = _causal_config(folder, trust_remote_code)
@@ -119,6 +124,10 @@ def load_model(
         raise EnvironmentRefused(
             f"--model {folder}: {place} has not enough memory for it in {dtype}; use --dtype bfloat16 or --device cpu"
         ) from error
+    if place == "cpu" and sum(weight.numel() for weight in model.parameters()) < SMALL:
+        # A small model's products are too short to share: more threads wait for each other, and the last bits of a
+        # sum change with their number. One thread is as quick, and gives the same bytes on any number of cores.
+        torch.set_num_threads(1)
     return loaded_from(model, tokenizer, folder.resolve().name)
 
 
