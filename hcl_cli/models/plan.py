@@ -26,7 +26,8 @@ def plan_batches(cells: list[Cell], lengths: list[int], max_new_tokens: int, bat
     """Cells in batches of at most `batch_tokens`, counted as if no two streams shared anything.
 
     Questions are taken in the order of their length, so that little of a batch is padding. A question that alone
-    exceeds the budget is divided over its sample indices.
+    exceeds the budget is divided evenly over its sample indices: its parts come near the budget, above it where exits
+    lack different samples.
 
     Args:
         lengths: tokens of each prompt.

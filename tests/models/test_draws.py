@@ -161,6 +161,16 @@ def test_a_vanishing_temperature_takes_the_likeliest(temperature: float, dtype: 
     assert drawn.token.tolist() == [1] * 20 + [0] * 20
 
 
+@pytest.mark.parametrize("vocab", [1024, 9216])
+def test_a_token_without_weight_is_never_the_candidate(vocab: int) -> None:
+    """Uniform 0 and a uniform exactly at the edge of a token, inside a block and between blocks."""
+    weights = torch.zeros(1, vocab)
+    weights[0, [3, 7, 300, 800]] = 0.25
+    uniform = torch.tensor([0.0, 0.25, 0.5, 0.75, 1 - 2**-53], dtype=torch.float64)
+    found = draws.Candidates(weights).token(torch.zeros(5, dtype=torch.int64), uniform)
+    assert found.tolist() == [3, 7, 300, 800, 800]
+
+
 def test_a_tiny_top_p_on_a_flat_distribution_takes_the_likeliest() -> None:
     logits = torch.zeros(2, 1000)
     logits[:, 37] = 0.01
