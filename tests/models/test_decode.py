@@ -74,6 +74,13 @@ def test_stop_strings_end_an_answer_where_plain_decoding_finds_them(
     assert 0 < hits, "no stream met a stop string, so nothing was tested"
 
 
+def test_the_earliest_stop_string_cuts_the_text() -> None:
+    assert first_stop("one two", ("two", "e"), after_text=True) == 2
+    assert first_stop(" \n one\n", ("\n", "x"), after_text=True) == 6
+    assert first_stop(" \n one\n", ("\n", "x"), after_text=False) == 1
+    assert first_stop("one", ("two",), after_text=True) is None
+
+
 def test_the_filter_lets_nearly_all_tokens_pass_undecoded(tiny_tokenizer: Any) -> None:
     found = StopFilter(tiny_tokenizer, len(tiny_tokenizer), ("\n",))
     pieces = [tiny_tokenizer.decode([token]) for token in range(len(tiny_tokenizer))]

@@ -125,6 +125,16 @@ def broken(tiny_model: Callable[..., Any], change: Callable[[Any], None], family
     return lambda: loaded_from(model, loaded.tokenizer, "broken")
 
 
+def test_every_end_of_sequence_token_that_anything_names_ends_an_answer(tiny_model: Callable[..., Any]) -> None:
+    """Llama 3.2 Instruct names three, in its generation settings alone; the configuration or tokenizer names one."""
+
+    def name_more(model: Any) -> None:
+        model.generation_config.eos_token_id = [5, 6]
+        model.config.eos_token_id = 7
+
+    assert broken(tiny_model, name_more)().eos_ids == {1, 5, 6, 7}
+
+
 def test_a_head_that_the_engine_does_not_know_is_refused(tiny_model: Callable[..., Any]) -> None:
     """A scale on the logits that no config names."""
 
