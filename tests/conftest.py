@@ -52,6 +52,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "falcon": {"attention": "eager", "alibi": True, "spread": 4.0},  # no rotary positions
 }  # fmt: skip
 
+# Further families, which only `make test-long` runs.
+WIDE: dict[str, dict[str, Any]] = {
+    "stablelm": {"partial_rotary_factor": 0.5},
+    "starcoder2": {"sliding_window": 8},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 12},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "glm": {"head_dim": 12},
+    "cohere2": {"sliding_window": 8},
+    "olmo3": {"sliding_window": 8},
+    "nemotron": {},
+    "smollm3": {},
+    "exaone4": {"sliding_window": 8},
+    "granitemoe": {"num_local_experts": 4},
+    "biogpt": {},
+    "gptj": {"n_embd": 48, "n_layer": 4, "n_head": 4, "rotary_dim": 12, "attention": "eager"},
+    "mpt": {"d_model": 48, "n_layers": 4, "n_heads": 4, "attention": "eager"},
+}
+
 # The config features of Llama 3.2: scaled rotary positions, grouped heads, tied embeddings.
 LLAMA32 = {
     **_SIZES, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 64, "intermediate_size": 160,
@@ -116,12 +135,12 @@ def build_model(
 
 
 def load_family(family: str, dtype: str = "float32", seed: int = 0, **options: Any) -> Any:
-    """A LoadedModel of one family of FAMILIES, or of "llama32"."""
+    """A LoadedModel of one family of FAMILIES or WIDE, or of "llama32"."""
     import torch
 
     from hcl_cli.models.load import loaded_from
 
-    model_type, extra = ("llama", LLAMA32) if family == "llama32" else (family, FAMILIES[family])
+    model_type, extra = ("llama", LLAMA32) if family == "llama32" else (family, (FAMILIES | WIDE)[family])
     model = build_model(model_type, seed, **{**extra, **options}).to(getattr(torch, dtype))
     return loaded_from(model, build_tokenizer(), family)
 
