@@ -70,8 +70,8 @@ def sampled(
     """
     import polars as pl
 
-    wanted = {question_id for question_id, _ in missing}
-    rows = [row for row in questions.iter_rows(named=True) if row["question_id"] in wanted]
+    wanted = list({question_id for question_id, _ in missing})
+    rows = questions.filter(pl.col("question_id").is_in(wanted)).to_dicts()  # in the set's order
     place = {row["question_id"]: index for index, row in enumerate(rows)}
     prompts = [_prompt(loaded, row, sampling, protocol) for row in rows]
     cells = [
