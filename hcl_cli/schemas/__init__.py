@@ -4,6 +4,7 @@ Light: reading it imports neither Polars nor Arrow.
 """
 
 from hcl_cli.schemas.answers import FINDINGS, LAYERS, QUESTIONS, RESPONSES, SCORED
+from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, RETAINED
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
@@ -33,6 +34,9 @@ __all__ = [
     "PROBE_SCORES",
     "RELIABILITY",
     "PROBE_BASELINES",
+    "BLOCKS",
+    "CRITERIA_COMPARED",
+    "RETAINED",
     "TABLES",
     "Table",
 ]
@@ -63,5 +67,8 @@ TABLES = {
         PROBE_SCORES,
         RELIABILITY,
         PROBE_BASELINES,
+        BLOCKS,
+        CRITERIA_COMPARED,
+        RETAINED,
     )
 }
