@@ -13,7 +13,7 @@ from hcl_cli.measures.association import pearson
 from hcl_cli.measures.bootstrap import resampled_means
 from hcl_cli.measures.hcb import PRESETS, hcb, linear_part, minmax
 from hcl_cli.measures.intervals import mean_interval, percentile_interval
-from hcl_cli.measures.selection import best_set, better_than_last
+from hcl_cli.measures.selection import best_set, better_than
 
 RATES = (0.003, 0.01, 0.02, 0.05, 0.2, 0.5, 0.9)
 KINDS = {  # how a question's own rate is spread: all-or-nothing, or Beta with this many pseudo-observations
@@ -158,7 +158,7 @@ def selection(n_curves, n_resamples, n_questions, n_samples):
                 scale_of = (diversity.mean(0), wrong.mean(0))
                 linear = linear_part(*scale_of, PRESETS[name], scale_of)
                 drawn = linear_part(drawn_c, drawn_h, PRESETS[name], scale_of)
-                rejected += better_than_last(linear, drawn, n_questions)[3] <= 0.05
+                rejected += better_than(linear, drawn, n_questions)[3] <= 0.05
             cells.append(f"{rejected / n_curves:.3f}")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 

@@ -43,29 +43,32 @@ def best_set(score: Floats, resampled: Floats, n_questions: int) -> npt.NDArray[
     return inside
 
 
-def better_than_last(score: Floats, resampled: Floats, n_questions: int) -> tuple[float, float, float, float]:
-    """Does the best layer beat the last one? Its lead, the lead's interval and the p-value.
+def better_than(
+    score: Floats, resampled: Floats, n_questions: int, reference: int = -1
+) -> tuple[float, float, float, float]:
+    """Does the best layer beat one that was named beforehand, the last one? Its lead, its interval and the p-value.
 
-    The statistic is the best layer's own standardised lead over the last one, (h_best - h_last) / s_best. Every
+    The statistic is the best layer's own standardised lead over that one, (h_best - h_last) / s_best. Every
     resample chooses anew: the p-value is the share of resamples in which the largest standardised centred lead of
     any layer is at least as high. It is one-sided and speaks of the best layer alone: a small but steady lead of
     another layer does not lower it. The interval is the simultaneous two-sided 95 % band of all leads, which holds
     whichever layer is chosen; it may touch 0 where p lies between .025 and .05.
 
     Args:
-        score: [layer], the last entry is the last layer.
+        score: [layer].
         resampled: [resample, layer], no NaN.
         n_questions: questions behind the score.
+        reference: the entry to beat; by default the last layer.
     Returns:
-        (lead >= 0, low, high, p in (0, 1]); p is 1 and the interval NaN if the last layer is the best, alone or with
+        (lead >= 0, low, high, p in (0, 1]); p is 1 and the interval NaN if the reference is the best, alone or with
         others (differences below 1e-12 are ties).
     Source: single-step max-T (Westfall and Young 1993), standardised as in Hansen 2005.
     """
-    lead = score - score[-1]
+    lead = score - score[reference]
     best = int(np.argmax(np.round(lead, 12)))
     if lead[best] <= EPSILON or not len(resampled):
         return max(0.0, float(lead[best])), math.nan, math.nan, 1.0 if len(resampled) else math.nan
-    standardised, error = _standardised(resampled - resampled[:, [-1]] - lead, n_questions)
+    standardised, error = _standardised(resampled - resampled[:, [reference]] - lead, n_questions)
     # A lead that is the same in every resample is certain.
     observed = float(lead[best] / error[best]) if error[best] > 0 else math.inf
     p_value = (1 + int(np.count_nonzero(standardised.max(axis=1) >= observed - EPSILON))) / (1 + len(resampled))

@@ -10,6 +10,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 CURVE_KEY = ("model", "dataset", "strategy", "method", "temperature", "top_p", "source")
+_METHOD = CURVE_KEY.index("method")
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,25 @@ class CurveRows:
     Attributes:
         name: everything known about the curve.
         short: only what tells it from the other curves shown with it; the name, if it is alone.
-        layers: its rows of LAYERS, layers rising.
+        layers: its rows of LAYERS, layers rising; of a curve over decoding methods in the order of the table.
         findings: its rows of FINDINGS, by statistic.
+        over_methods: whether each row is a decoding method, and not a layer.
     """
 
     name: str
     short: str
     layers: list[Row]
     findings: dict[str, Row]
+    over_methods: bool = False
+
+    @property
+    def noun(self) -> str:
+        """What a row is: layer or method."""
+        return "method" if self.over_methods else "layer"
+
+    def label(self, row: Row) -> str:
+        """What tells a row from the others of the curve."""
+        return one_line(str(row["method"] if self.over_methods else row["exit_layer"]))
 
     @property
     def best(self) -> Row | None:
@@ -35,10 +47,11 @@ class CurveRows:
 
 
 def curves_of(layers: Sequence[Row], findings: Sequence[Row] = ()) -> list[CurveRows]:
-    """One entry per curve, in order of first appearance."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in layers:
-        groups.setdefault(_key(row), []).append(row)
+    """One entry per curve, in order of first appearance.
+
+    Rows that differ in their method alone are one curve over methods, as `stages.curves` made it.
+    """
+    groups = _groups(layers)
     differing = [name for at, name in enumerate(CURVE_KEY) if len({key[at] for key in groups}) > 1]
     curves = []
     for key, rows in groups.items():
@@ -49,13 +62,34 @@ def curves_of(layers: Sequence[Row], findings: Sequence[Row] = ()) -> list[Curve
             # A file from elsewhere names nothing; a statement about all curves then has the same empty key.
             own = {row["statistic"]: row for row in findings if _key(row) == key}
         short = _words(named, differing) if differing else name
-        curves.append(CurveRows(name, short, sorted(rows, key=lambda row: row["exit_layer"]), own))
+        over_methods = key[_METHOD] is None and rows[0].get("method") is not None
+        ordered = rows if over_methods else sorted(rows, key=lambda row: row["exit_layer"])
+        curves.append(CurveRows(name, short, ordered, own, over_methods))
     return curves
+
+
+def _groups(layers: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows of each curve by its key, which has no method for a curve over methods."""
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in layers:
+        if row.get("method") is not None:
+            alike.setdefault(_without_method(_key(row)), []).append(row)
+    over_methods = {key for key, rows in alike.items() if 1 < len(rows) == len({row["method"] for row in rows})}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in layers:
+        key = _key(row)
+        joined = row.get("method") is not None and _without_method(key) in over_methods
+        groups.setdefault(_without_method(key) if joined else key, []).append(row)
+    return groups
+
+
+def _without_method(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*key[:_METHOD], None, *key[_METHOD + 1 :])
 
 
 def common_name(layers: Sequence[Row]) -> str:
     """What all curves share, as words; empty if nothing."""
-    keys = {_key(row) for row in layers}
+    keys = set(_groups(layers))
     shared = [name for at, name in enumerate(CURVE_KEY) if len({key[at] for key in keys}) == 1]
     return _words(dict(zip(CURVE_KEY, next(iter(keys)), strict=True)), shared) if keys else ""
 
@@ -115,7 +149,7 @@ def counts(curve: CurveRows) -> str:
     text = f"{questions:,} questions" if questions != 1 else "1 question"
     if per_layer:
         spread = f"{per_layer[0]:,}" if len(per_layer) == 1 else f"{per_layer[0]:,} to {per_layer[-1]:,}"
-        text += f", {spread} responses per layer"
+        text += f", {spread} responses per {curve.noun}"
     creative = curve.layers[0]["n_creativity_questions"]
     if creative is not None and creative != questions:
         text += f", creativity over {creative:,} questions"
@@ -123,5 +157,6 @@ def counts(curve: CurveRows) -> str:
     if ungraded:
         text += f"; {ungraded['estimate']:,.0f} of {ungraded['n']:,} responses could not be graded"
     if left_out and left_out["estimate"]:
-        text += f"; {left_out['estimate']:,.0f} of {left_out['n']:,} questions left out (not graded at every layer)"
+        text += f"; {left_out['estimate']:,.0f} of {left_out['n']:,} questions left out (not graded "
+        text += "under every method)" if curve.over_methods else "at every layer)"
     return text

@@ -1,4 +1,7 @@
-"""The layer table as a figure: hallucination, creativity and HCB over exit layers, each with its band."""
+"""The layer table as a figure: hallucination, creativity and HCB over exit layers, each with its band.
+
+Curves over decoding methods have a row of panels of their own, a line per method.
+"""
 
 from __future__ import annotations
 
@@ -48,24 +51,69 @@ def layer_figure(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Figure:
         from matplotlib.figure import Figure
 
         curves = curves_of(layers, findings)
-        relative = len({curve.layers[-1]["exit_layer"] for curve in curves}) > 1
-        figure = Figure(figsize=(WIDTH, PANEL_HEIGHT))
-        axes = figure.subplots(1, len(_PANELS), sharex=True)
-        for axis, (title, name) in zip(axes, _PANELS, strict=True):
-            for number, curve in enumerate(curves):
-                _draw(axis, curve, name, number, relative, faint=len(curves) > 3)
-            if all(row[name] is None for curve in curves for row in curve.layers):
-                axis.text(0.5, 0.5, "unknown", transform=axis.transAxes, ha="center", va="center", color="0.35")
-                axis.set_yticks([])
-            axis.set_title(title, loc="left")
-            axis.set_xlabel("exit layer / deepest exit layer" if relative else "exit layer")
-            if not relative:
-                numbers = [row["exit_layer"] for row in layers]
-                pad = max(0.5, (max(numbers) - min(numbers)) / 20)
-                axis.set_xlim(min(numbers) - pad, max(numbers) + pad)
-                axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        _name(figure, layers, curves, findings)
+        over_layers = [(n, curve) for n, curve in enumerate(curves) if not curve.over_methods]
+        over_methods = [(n, curve) for n, curve in enumerate(curves) if curve.over_methods]
+        methods = list(dict.fromkeys(curve.label(row) for _, curve in over_methods for row in curve.layers))
+        heights = [PANEL_HEIGHT] if over_layers else []
+        heights += [max(2.2, 1.0 + 0.34 * len(methods))] if over_methods else []
+        figure = Figure(figsize=(WIDTH, sum(heights)))
+        panels = figure.subplots(len(heights), len(_PANELS), squeeze=False, height_ratios=heights)
+        for column, (title, name) in enumerate(_PANELS):
+            if over_layers:
+                _layer_panel(panels[0][column], over_layers, name)
+            if over_methods:
+                _method_panel(panels[-1][column], over_methods, methods, name, named=column == 0)
+            panels[0][column].set_title(title, loc="left")
+        _name(figure, layers, curves, findings, sum(heights))
     return figure
+
+
+def _layer_panel(axis: Any, numbered: list[tuple[int, CurveRows]], name: str) -> None:
+    curves = [curve for _, curve in numbered]
+    relative = len({curve.layers[-1]["exit_layer"] for curve in curves}) > 1
+    for number, curve in numbered:
+        _draw(axis, curve, name, number, relative, faint=len(curves) > 3)
+    if all(row[name] is None for curve in curves for row in curve.layers):
+        _unknown(axis)
+    axis.set_xlabel("exit layer / deepest exit layer" if relative else "exit layer")
+    if not relative:
+        numbers = [row["exit_layer"] for curve in curves for row in curve.layers]
+        pad = max(0.5, (max(numbers) - min(numbers)) / 20)
+        axis.set_xlim(min(numbers) - pad, max(numbers) + pad)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def _method_panel(axis: Any, numbered: list[tuple[int, CurveRows]], methods: list[str], name: str, named: bool) -> None:
+    """A line per method from the top, its interval across; several curves side by side within the line."""
+    for place, (number, curve) in enumerate(numbered):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        shift = 0.16 * (place - (len(numbered) - 1) / 2)
+        for row in curve.layers:
+            if row[name] is None:
+                continue
+            y = methods.index(curve.label(row)) + shift
+            if row[f"{name}_low"] is not None:
+                axis.hlines(y, row[f"{name}_low"], row[f"{name}_high"], color=colour, lw=1.8, alpha=0.5, zorder=3)
+            _point(axis, row, row[name], y, colour, marker)
+    if all(row[name] is None for _, curve in numbered for row in curve.layers):
+        _unknown(axis)
+    axis.set_ylim(len(methods) - 0.5, -0.5)
+    axis.set_yticks(range(len(methods)), [wrapped(one, 24) for one in methods] if named else [""] * len(methods))
+    for label in axis.get_yticklabels():
+        label.set_parse_math(False)
+    axis.margins(x=0.08)
+
+
+def _unknown(axis: Any) -> None:
+    axis.text(0.5, 0.5, "unknown", transform=axis.transAxes, ha="center", va="center", color="0.35")
+    axis.set_yticks([])
+
+
+def _point(axis: Any, row: Row, x: float, y: float, colour: str, marker: str) -> None:
+    if row["is_best"]:
+        axis.plot(x, y, "*", ms=15, mfc=colour, mec="white", mew=1.0, zorder=6)
+    else:
+        axis.plot(x, y, marker, ms=5, mfc=colour if row["in_best_set"] else "white", mec=colour, mew=1.2, zorder=4)
 
 
 def _draw(axis: Any, curve: CurveRows, name: str, number: int, relative: bool, faint: bool) -> None:
@@ -86,14 +134,12 @@ def _draw(axis: Any, curve: CurveRows, name: str, number: int, relative: bool, f
     elif sure:
         axis.fill_between(at, ends[0], ends[1], color=colour, alpha=0.08 if faint else 0.16, lw=0, zorder=2)
     for row, left, height in zip(known, x, y, strict=True):
-        if row["is_best"]:
-            axis.plot(left, height, "*", ms=15, mfc=colour, mec="white", mew=1.0, zorder=6)
-        else:
-            face = colour if row["in_best_set"] else "white"
-            axis.plot(left, height, marker, ms=5, mfc=face, mec=colour, mew=1.2, zorder=4)
+        _point(axis, row, left, height, colour, marker)
 
 
-def _name(figure: Figure, layers: Sequence[Row], curves: list[CurveRows], findings: Sequence[Row]) -> None:
+def _name(
+    figure: Figure, layers: Sequence[Row], curves: list[CurveRows], findings: Sequence[Row], height: float
+) -> None:
     """Title above; legend and formula below."""
     from matplotlib.lines import Line2D
 
@@ -110,7 +156,7 @@ def _name(figure: Figure, layers: Sequence[Row], curves: list[CurveRows], findin
         return Line2D([], [], marker=marker, ms=size, color="0.35", ls="none", label=label)
 
     if any(curve.best is not None for curve in curves):
-        handles.append(mark("*", 11, "best layer by HCB"))
+        handles.append(mark("*", 11, f"best {_nouns(curves)} by HCB"))
     if any(row["in_best_set"] and not row["is_best"] for curve in curves for row in curve.layers):
         handles.append(mark("o", 6, "cannot be told apart from the best"))
     overall = of_all(findings)
@@ -121,8 +167,12 @@ def _name(figure: Figure, layers: Sequence[Row], curves: list[CurveRows], findin
         title="" if title == "unnamed" else title,
         handles=handles,
         note=". ".join(about) + "." if about else "",
-        height=PANEL_HEIGHT,
+        height=height,
     )
+
+
+def _nouns(curves: list[CurveRows]) -> str:
+    return " or ".join(sorted({curve.noun for curve in curves}))
 
 
 def write_figure(layers: Sequence[Row], path: Path, findings: Sequence[Row] = ()) -> None:

@@ -21,7 +21,10 @@ _COLUMNS = (
     ("Creativity, scaled", "creativity"),
     ("HCB", "hcb"),
 )
-_SENTENCES = ("best_layer", "best_minus_last", "creativity_hallucination_correlation", "best_confidence_lead")
+_SENTENCES = (
+    "best_layer", "best_method", "best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation",
+    "best_confidence_lead",
+)  # fmt: skip
 _OF_ALL = ("correlation_over_curves", "best_depth_agreement", "formula", "resamples")
 
 
@@ -71,13 +74,13 @@ def csv_text(rows: Sequence[Row], columns: Iterable[str]) -> str:
     return text.getvalue()
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(curve: CurveRows, row: Row) -> list[str]:
     mark = "best" if row["is_best"] else "not told apart" if row["in_best_set"] else ""
-    return [str(row["exit_layer"]), *(with_interval(row, name) for _, name in _COLUMNS), share(row["p_best"]), mark]
+    return [curve.label(row), *(with_interval(row, name) for _, name in _COLUMNS), share(row["p_best"]), mark]
 
 
 def _header(curve: CurveRows) -> list[str]:
-    return ["Layer", *(title for title, _ in _COLUMNS), "Wins", ""]
+    return [curve.noun.capitalize(), *(title for title, _ in _COLUMNS), "Wins", ""]
 
 
 def _sentences(curve: CurveRows) -> list[str]:
@@ -88,9 +91,10 @@ def _sentences(curve: CurveRows) -> list[str]:
 def _markdown(curve: CurveRows) -> str:
     lines = [f"**{markdown_escaped(curve.name)}**", ""]
     lines.append("| " + " | ".join(_header(curve)) + " |")
-    lines.append("| " + " | ".join(["---:"] * (len(_header(curve)) - 1)) + " | --- |")
+    first = "---" if curve.over_methods else "---:"
+    lines.append(f"| {first} | " + " | ".join(["---:"] * (len(_header(curve)) - 2)) + " | --- |")
     for row in curve.layers:
-        cells = [markdown_escaped(cell) for cell in _cells(row)]
+        cells = [markdown_escaped(cell) for cell in _cells(curve, row)]
         if row["is_best"]:
             cells = [f"**{cell}**" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
@@ -99,12 +103,12 @@ def _markdown(curve: CurveRows) -> str:
 
 
 def _latex(curve: CurveRows) -> str:
-    header = _header(curve)
-    lines = [f"% {comment_line(curve.name)}", f"\\begin{{tabular}}{{{'r' * (len(header) - 1)}l}}", "\\toprule"]
+    header, first = _header(curve), "l" if curve.over_methods else "r"
+    lines = [f"% {comment_line(curve.name)}", f"\\begin{{tabular}}{{{first}{'r' * (len(header) - 2)}l}}", "\\toprule"]
     lines.append(" & ".join(latex_escaped(title) for title in header) + r" \\")
     lines.append("\\midrule")
     for row in curve.layers:
-        cells = [latex_escaped(cell) for cell in _cells(row)]
+        cells = [latex_escaped(cell) for cell in _cells(curve, row)]
         if row["is_best"]:
             cells = [f"\\textbf{{{cell}}}" if cell else cell for cell in cells]
         lines.append(" & ".join(cells) + r" \\")

@@ -1,4 +1,4 @@
-"""The layer table on a terminal: a row per exit layer, and in plain words how sure the choice is."""
+"""The layer table on a terminal: a row per exit layer (or method), and in plain words how sure the choice is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hcl_cli.report.labels import CurveRows, Row, counts, curves_of, number, of_
 
 WIDE = 110  # columns from which there is room for more than the three rates
 
-_SENTENCES = ("best_minus_last", "creativity_hallucination_correlation", "best_confidence_lead")
+_SENTENCES = ("best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation", "best_confidence_lead")
 _OF_ALL = ("correlation_over_curves", "best_depth_agreement")
 
 
@@ -28,9 +28,16 @@ class CurveTable:
         """Wide terminals also get scaled creativity, confidence and cost."""
         star, near = ("*", "~") if options.ascii_only else ("★", "≈")
         wide = options.max_width >= WIDE
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold")
+        # Names of methods are long: there the columns stand closer.
+        close = self.curve.over_methods and not wide
+        table = Table(
+            box=box.SIMPLE_HEAD, padding=(0, 0 if close else 1), pad_edge=False, show_edge=False, header_style="bold"
+        )
         table.add_column("", width=1)
-        table.add_column("Layer", justify="right", no_wrap=True, min_width=5)
+        if self.curve.over_methods:
+            table.add_column("Method", overflow="fold", min_width=6)
+        else:
+            table.add_column("Layer", justify="right", no_wrap=True, min_width=5)
         columns = [("Hallucination", "hallucination_rate"), ("Creativity", "creativity_raw")]
         columns += [("scaled", "creativity")] if wide else []
         columns += [("HCB", "hcb")]
@@ -46,7 +53,8 @@ class CurveTable:
         for row in self.curve.layers:
             mark = star if row["is_best"] else near if row["in_best_set"] else ""
             style = "bold green" if row["is_best"] else "green" if row["in_best_set"] else ""
-            cells = [mark, str(row["exit_layer"])]
+            # A variant's name has a line of its own: the column must stay narrow.
+            cells = [mark, self.curve.label(row).replace("@", "\n@")]
             cells += [with_interval(row, name, 1 if large and name == "creativity_raw" else 2) for _, name in columns]
             cells += [share(row["p_best"])] + ([number(row["relative_cost"])] if costs else [])
             table.add_row(*(Text(cell, style=style) for cell in cells))
@@ -60,8 +68,8 @@ class CurveTable:
         legend.append("Wins: share of resamples won")
         yield Text("   ".join(legend), style="dim")
         yield Text("")
-        if "best_layer" in self.curve.findings:
-            yield Text(self.curve.findings["best_layer"]["sentence"], style="bold")
+        if (best := f"best_{self.curve.noun}") in self.curve.findings:
+            yield Text(self.curve.findings[best]["sentence"], style="bold")
         for name in _SENTENCES:
             if name in self.curve.findings:
                 yield Text(self.curve.findings[name]["sentence"])

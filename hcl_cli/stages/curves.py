@@ -1,4 +1,8 @@
-"""Scored responses -> one curve per model, data set and protocol: a matrix of questions by exit layers."""
+"""Scored responses -> one curve per model, data set and protocol: a matrix of questions by exit layers.
+
+Where a protocol holds several decoding methods, each read at one layer (answers of `hcl dola`), the curve runs over
+the methods instead.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, shown
 from hcl_cli.measures.diversity import cluster_count, cluster_entropy, rarefied_count
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 GROUP = ("model", "dataset", "strategy", "method", "temperature", "top_p")
+METHOD = GROUP.index("method")
+BASELINE = "vanilla"  # the method that others are measured against
 DIVERSITIES = {"clusters": cluster_count, "rarefied": rarefied_count, "entropy": cluster_entropy}
 
 
@@ -34,9 +40,13 @@ class ScoredInput:
 class Curve:
     """One model, data set and protocol; questions are sorted by id, layers rise.
 
+    A curve over methods has one position per decoding method, `vanilla` first, then by name; what is said of layers
+    below then holds for them.
+
     Attributes:
-        group: the values of `GROUP` and of `source`.
+        group: the values of `GROUP` and of `source`; `method` is null for a curve over methods.
         layers: exit layers.
+        methods: of each position; None for a curve over layers.
         question_ids: the questions compared, those with a graded answer at every layer.
         n_left_out: questions left out because some layer has no graded answer to them.
         wrong: [question, layer], share of graded answers that are wrong.
@@ -49,6 +59,7 @@ class Curve:
 
     group: dict[str, Any]
     layers: list[int]
+    methods: list[str] | None
     question_ids: list[str]
     n_left_out: int
     wrong: Floats
@@ -59,10 +70,38 @@ class Curve:
     relative_cost: list[float | None]
 
     @property
+    def noun(self) -> str:
+        """What a position is: layer or method."""
+        return "layer" if self.methods is None else "method"
+
+    @property
+    def names(self) -> list[str]:
+        """Of the positions: the numbers of the layers, or the methods."""
+        return [str(layer) for layer in self.layers] if self.methods is None else [shown(m, 60) for m in self.methods]
+
+    @property
+    def reference(self) -> int | None:
+        """The position that the best one is measured against: the last layer, or `vanilla` if it was run."""
+        if self.methods is None:
+            return len(self.layers) - 1
+        return self.methods.index(BASELINE) if BASELINE in self.methods else None
+
+    @property
     def stream(self) -> int:
         """The random stream of the resamples: curves over the same questions share it and so are paired."""
         joined = "\n".join(self.question_ids).encode("utf-8", "surrogatepass")
         return int.from_bytes(hashlib.sha256(joined).digest()[:8], "little")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one group in one input, or of several that differ in their method alone."""
+
+    group: tuple[Any, ...]
+    number: int
+    digest: str
+    frame: pl.DataFrame
+    over_methods: bool = False
 
 
 def read_curves(inputs: Sequence[ScoredInput], diversity: str) -> list[Curve]:
@@ -81,17 +120,48 @@ def read_curves(inputs: Sequence[ScoredInput], diversity: str) -> list[Curve]:
         if given.digest in seen:
             raise BadInput(f"inputs {seen[given.digest]} and {number} have the same content; name each file once")
         seen[given.digest] = number
-    parts = [
-        (group, number, given, frame)
-        for number, given in enumerate(inputs, start=1)
-        for group, frame in _grouped(_conformed(given.frame, number))
-    ]
-    holders = [group for group, *_ in parts]
+    parts = _methods_joined(
+        [
+            _Part(group, number, given.digest, frame)
+            for number, given in enumerate(inputs, start=1)
+            for group, frame in _grouped(_conformed(given.frame, number))
+        ]
+    )
+    holders = [part.group for part in parts]
     curves = []
-    for group, number, given, frame in sorted(parts, key=lambda part: (_sortable(part[0]), part[2].digest)):
-        source = given.digest[:8] if holders.count(group) > 1 else None
-        curves.append(_curve({**dict(zip(GROUP, group, strict=True)), "source": source}, frame, diversity, number))
+    for part in sorted(parts, key=lambda part: (_sortable(part.group), part.digest)):
+        source = part.digest[:8] if holders.count(part.group) > 1 else None
+        curves.append(_curve({**dict(zip(GROUP, part.group, strict=True)), "source": source}, part, diversity))
     return curves
+
+
+def _methods_joined(parts: Sequence[_Part]) -> list[_Part]:
+    """Parts that differ in their method alone, each with one layer, become one part over methods.
+
+    They may come from several inputs, unless two of these hold the same method: then each input stays by itself.
+    """
+    joined, by_rest = [], dict[tuple[Any, ...], list[_Part]]()
+    for part in parts:
+        if part.group[METHOD] is None:
+            joined.append(part)
+        else:
+            by_rest.setdefault((*part.group[:METHOD], None, *part.group[METHOD + 1 :]), []).append(part)
+    for rest, alike in by_rest.items():
+        if any(part.frame["exit_layer"].n_unique() > 1 for part in alike):
+            joined += alike
+            continue
+        methods = [part.group[METHOD] for part in alike]
+        distinct = len(set(methods)) == len(methods)
+        numbers = {part.number for part in alike}
+        for together in [alike] if distinct else [[p for p in alike if p.number == n] for n in sorted(numbers)]:
+            joined += together if len(together) == 1 else [_over_methods(rest, together)]
+    return joined
+
+
+def _over_methods(group: tuple[Any, ...], parts: Sequence[_Part]) -> _Part:
+    import polars as pl
+
+    return _Part(group, parts[0].number, parts[0].digest, pl.concat([part.frame for part in parts]), True)
 
 
 def _sortable(group: tuple[Any, ...]) -> list[tuple[bool, Any]]:
@@ -159,21 +229,23 @@ def _grouped(table: pl.DataFrame) -> list[tuple[tuple[Any, ...], pl.DataFrame]]:
     return [(tuple(key), frame) for key, frame in table.group_by(GROUP)]
 
 
-def _curve(group: dict[str, Any], table: pl.DataFrame, diversity: str, number: int) -> Curve:
+def _curve(group: dict[str, Any], part: _Part, diversity: str) -> Curve:
     import polars as pl
 
+    table, axis = part.frame, "method" if part.over_methods else "exit_layer"
     ids = table["question_id"].unique().sort()
-    layers = table["exit_layer"].unique().sort()
+    layers = table.group_by(axis).agg(layer=pl.col("exit_layer").first())
+    layers = layers.sort(pl.col(axis) != BASELINE if part.over_methods else axis, axis)
     shape = len(ids), len(layers)
     n_cells = shape[0] * shape[1]
     position = pl.DataFrame({"question_id": ids}).with_row_index("q")
-    depth = pl.DataFrame({"exit_layer": layers}).with_row_index("k")
+    depth = layers.select(axis).with_row_index("k")
     # Sorted down to the value that is summed: the order of the rows in the file must not reach the last bit.
     table = (
         table.join(position, on="question_id")
-        .join(depth, on="exit_layer")
+        .join(depth, on=axis)
         .with_columns(cell=pl.col("q").cast(pl.Int64) * len(layers) + pl.col("k").cast(pl.Int64))
-        .select("cell", "k", "exit_layer", "correct", "cluster_id", "mean_prob", "relative_cost")
+        .select("cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost")
         .sort("cell", "mean_prob", "correct", "cluster_id")
     )
     cell = table["cell"].to_numpy()
@@ -191,10 +263,11 @@ def _curve(group: dict[str, Any], table: pl.DataFrame, diversity: str, number: i
         said = table["mean_prob"].is_not_null() & table["mean_prob"].is_not_nan().fill_null(False)
         confidence = per_cell(said, table["mean_prob"]) / per_cell(said)
     found = _diversity(table, diversity, n_cells).reshape(shape)
-    costs = table.group_by("exit_layer").agg(pl.col("relative_cost").max()).sort("exit_layer")["relative_cost"]
+    costs = table.group_by("k").agg(pl.col("relative_cost").max()).sort("k")["relative_cost"]
     return Curve(
         group=group,
-        layers=layers.to_list(),
+        layers=layers["layer"].to_list(),
+        methods=layers["method"].to_list() if part.over_methods else None,
         question_ids=ids.filter(pl.Series(compared)).to_list(),
         n_left_out=int((~compared).sum()),
         wrong=wrong[compared],

@@ -1,12 +1,13 @@
 """What the layers say together: FINDINGS, one statement a row, each with its number and its plain sentence.
 
 About the options: `formula` (estimate: the weight of creativity), `resamples`.
-About one curve: `best_layer` (estimate: the layer; interval: of the layer that wins in a resample), `best_minus_last`
-(one-sided p-value with the choice inside), `creativity_hallucination_correlation` (over layers, of the measured means:
+About one curve over layers: `best_layer` (estimate: the layer; interval: of the layer that wins in a resample),
+`best_minus_last` (one-sided p-value with the choice inside). About one over decoding methods: `best_method`,
+`best_minus_vanilla`. About either: `creativity_hallucination_correlation` (over layers, of the measured means:
 noise between layers draws it towards 0, which its interval does not know), `best_confidence_lead` (over the mean of the
 other layers), `responses_ungraded`, `questions_left_out`.
-About several curves: `correlation_over_curves` (of creativity and hallucination at each curve's last layer),
-`best_depth_agreement` (1 minus the mean distance of the best layers' relative depths).
+About several curves: `correlation_over_curves` (of creativity and hallucination at each curve's last layer, or under
+`vanilla`), `best_depth_agreement` (1 minus the mean distance of the best layers' relative depths).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from hcl_cli.measures.association import agreement, pearson
 from hcl_cli.measures.hcb import Weights, best_layer
 from hcl_cli.measures.intervals import percentile_interval
-from hcl_cli.measures.selection import better_than_last
+from hcl_cli.measures.selection import better_than
+from hcl_cli.stages.curves import BASELINE, Curve
 from hcl_cli.stages.resampled import Measured
 
 Floats = npt.NDArray[np.float64]
@@ -57,78 +59,92 @@ def of_curve(measured: Measured, rows: Sequence[Row], diversity: str) -> list[Ro
     """The statements about one curve; `rows` are its rows of LAYERS."""
     statements = [_best(measured, rows, diversity)]
     if measured.best is not None:
-        statements += [_against_last(measured), _confidence(measured)]
+        statements += [_against_reference(measured), _confidence(measured)]
     statements += [_correlation(measured), *_left_out(measured)]
     return [{**measured.curve.group, **row} for row in statements if row]
 
 
 def _best(measured: Measured, rows: Sequence[Row], diversity: str) -> Row:
-    best, n_questions = measured.best, len(measured.curve.question_ids)
-    row: Row = {"statistic": "best_layer", "n": n_questions}
+    curve, best = measured.curve, measured.best
+    n_questions, layers, noun = len(curve.question_ids), curve.layers, curve.noun
+    row: Row = {"statistic": f"best_{noun}", "n": n_questions}
     if best is None:
-        return {**row, "sentence": f"No layer can be called best: {_why_not(measured, diversity)}."}
-    layers = measured.curve.layers
+        return {**row, "sentence": f"No {noun} can be called best: {_why_not(measured, diversity)}."}
     chosen = rows[best]
-    row |= {"exit_layer": layers[best], "estimate": float(layers[best])}
+    row |= {"exit_layer": layers[best], "estimate": float(layers[best]) if curve.methods is None else None}
     score = _with_interval(chosen, "hcb")
     if len(layers) == 1:
-        return {**row, "sentence": f"Layer {layers[0]} is the only one (HCB {score})."}
+        return {**row, "sentence": f"{noun.capitalize()} {curve.names[0]} is the only one (HCB {score})."}
     tied = np.flatnonzero(measured.score >= measured.score[best] - TIE).tolist()
-    text = f"Layer {layers[best]} is best (HCB {score})"
+    text = f"{noun.capitalize()} {curve.names[best]} is best (HCB {score})"
     if len(tied) > 1:
-        text = f"Layers {_ranges(tied, layers)} tie for the best HCB ({score}); the first of them is marked"
+        text = (
+            f"{noun.capitalize()}s {_listed(tied, curve)} tie for the best HCB ({score}); the first of them is marked"
+        )
     drawn = measured.drawn_score[~np.isnan(measured.drawn_score).any(axis=1)]
     if not len(drawn) or chosen["p_best"] is None:
         missing = "a second question" if n_questions == 1 else "resamples"
         return {**row, "sentence": f"{text}; without {missing} nothing can be said about how sure that is."}
-    winners = np.asarray(layers)[best_layer(drawn)].astype(np.float64)[:, None]
-    low, high = percentile_interval(np.array([float(layers[best])]), winners)
+    if curve.methods is None:
+        winners = np.asarray(layers)[best_layer(drawn)].astype(np.float64)[:, None]
+        low, high = percentile_interval(np.array([float(layers[best])]), winners)
+        row |= {"low": float(low[0]), "high": float(high[0])}
     together = [k for k, other in enumerate(rows) if other["in_best_set"]]
     if len(together) == 1:
-        rest = "every other layer can be told apart from it"
+        rest = f"every other {noun} can be told apart from it"
     elif len(together) == len(layers):
-        rest = "no other layer can be told apart from it"
+        rest = f"no other {noun} can be told apart from it"
     else:
-        rest = f"layers {_ranges(together, layers)} cannot be told apart"
+        rest = f"{noun}s {_listed(together, curve)} cannot be told apart"
     share = f"wins in {percent(chosen['p_best'])} of resamples"
-    return {**row, "low": float(low[0]), "high": float(high[0]), "sentence": f"{text} and {share}; {rest}."}
+    return {**row, "sentence": f"{text} and {share}; {rest}."}
 
 
 def _why_not(measured: Measured, diversity: str) -> str:
     curve = measured.curve
     if not curve.question_ids:
         graded = sum(curve.n_graded)
-        return "no question has a graded answer at every layer" if graded else "nothing was graded"
+        return f"no question has a graded answer {_everywhere(curve)}" if graded else "nothing was graded"
     if diversity == "rarefied" and not np.isnan(curve.diversity).all(axis=None):
         return "creativity is unknown"
     if diversity == "rarefied":
-        return "no question has 5 clustered correct answers at every layer; try --diversity clusters or fewer layers"
+        return (
+            f"no question has 5 clustered correct answers {_everywhere(curve)}; try --diversity clusters or "
+            f"fewer {curve.noun}s"
+        )
     return "the correct answers were not clustered; run `hcl score`"
 
 
-def _against_last(measured: Measured) -> Row:
-    layers, best = measured.curve.layers, measured.best
+def _against_reference(measured: Measured) -> Row:
+    curve, best, reference = measured.curve, measured.best, measured.curve.reference
     kept = measured.drawn_linear[~np.isnan(measured.drawn_linear).any(axis=1)]
-    if best is None or len(layers) < 2 or not len(kept):
+    if best is None or reference is None or len(curve.layers) < 2 or not len(kept):
         return {}
-    n_questions = len(measured.curve.question_ids)
-    lead, low, high, p_value = better_than_last(measured.linear, kept, n_questions)
-    row = {"statistic": "best_minus_last", "exit_layer": layers[best], "p_value": p_value, "n": n_questions}
-    if best == len(layers) - 1:
-        return {**row, "estimate": 0.0, "sentence": f"The last layer, {layers[-1]}, is the best itself."}
+    n_questions = len(curve.question_ids)
+    lead, low, high, p_value = better_than(measured.linear, kept, n_questions, reference)
+    over_layers = curve.methods is None
+    row = {
+        "statistic": "best_minus_last" if over_layers else f"best_minus_{BASELINE}",
+        "exit_layer": curve.layers[best], "p_value": p_value, "n": n_questions,
+    }  # fmt: skip
+    other = f"the last layer, {curve.names[-1]}," if over_layers else BASELINE
+    start = other[0].upper() + other[1:]
+    if best == reference:
+        return {**row, "estimate": 0.0, "sentence": f"{start} is the best itself."}
     if math.isnan(low):
-        return {**row, "estimate": 0.0, "sentence": f"The last layer, {layers[-1]}, is as good as the best."}
+        return {**row, "estimate": 0.0, "sentence": f"{start} is as good as the best."}
     # Two scores in [0, 1] are at most 1 apart; the band, whose scale is held, does not know that.
     low, high = max(low, -1.0), min(high, max(1.0, lead))
     return {
         **row, "estimate": _known(lead), "low": _known(low), "high": _known(high),
-        "sentence": f"Layer {layers[best]} leads the last layer, {layers[-1]}, by HCB {_fixed(lead, 2)} "
-        f"[{_fixed(low, 2)}, {_fixed(high, 2)}], one-sided {p_text(p_value)} with the choice of the layer counted in.",
+        "sentence": f"{curve.noun.capitalize()} {curve.names[best]} leads {other} by HCB {_fixed(lead, 2)} "
+        f"[{_fixed(low, 2)}, {_fixed(high, 2)}], one-sided {p_text(p_value)} with the choice of the {curve.noun} "
+        "counted in.",
     }  # fmt: skip
 
 
 def _confidence(measured: Measured) -> Row:
-    best, layers = measured.best, measured.curve.layers
+    curve, best, layers = measured.curve, measured.best, measured.curve.layers
     if best is None or len(layers) < 2 or np.isnan(measured.confidence).any():
         return {}
     others = [k for k in range(len(layers)) if k != best]
@@ -142,8 +158,8 @@ def _confidence(measured: Measured) -> Row:
     return {
         "statistic": "best_confidence_lead", "exit_layer": layers[best], "n": len(measured.curve.question_ids),
         "estimate": _known(estimate[0]), "low": _known(low[0]), "high": _known(high[0]),
-        "sentence": f"Mean token probability at layer {layers[best]} differs by {_fixed(estimate[0], 3, '+')}{told} "
-        "from the mean of the other layers.",
+        "sentence": f"Mean token probability {'at' if curve.methods is None else 'under'} {curve.noun} "
+        f"{curve.names[best]} differs by {_fixed(estimate[0], 3, '+')}{told} from the mean of the other {curve.noun}s.",
     }  # fmt: skip
 
 
@@ -157,7 +173,7 @@ def _correlation(measured: Measured) -> Row:
     drawn = pearson(measured.drawn_creativity, measured.drawn_hallucination)
     return {
         "statistic": "creativity_hallucination_correlation", "n": n_layers, **_correlation_cells(float(r), drawn),
-        "sentence": f"Over {n_layers} layers, creativity and hallucination correlate at "
+        "sentence": f"Over {n_layers} {measured.curve.noun}s, creativity and hallucination correlate at "
         f"{_correlation_text(float(r), drawn)}.",
     }  # fmt: skip
 
@@ -184,7 +200,7 @@ def _left_out(measured: Measured) -> list[Row]:
         {
             "statistic": "questions_left_out", "estimate": float(curve.n_left_out), "n": questions,
             "sentence": f"{curve.n_left_out:,} of {questions:,} questions were left out: "
-            "not graded at every layer.",
+            f"not graded {_everywhere(curve)}.",
         },
     ]  # fmt: skip
 
@@ -193,24 +209,24 @@ def across_curves(curves: Sequence[Measured]) -> list[Row]:
     """The statements about several curves; none for one curve. Our own summaries, not a paper's."""
     known = [measured for measured in curves if measured.best is not None]
     rows: list[Row] = []
-    if len(known) >= 3:
-        at_last = [(m.creativity[-1], m.hallucination[-1]) for m in known]
-        r = pearson([c for c, _ in at_last], [h for _, h in at_last])
+    ends = [(m, m.curve.reference) for m in known if m.curve.reference is not None]
+    if len(ends) >= 3:
+        r = pearson([m.creativity[end] for m, end in ends], [m.hallucination[end] for m, end in ends])
         if not np.isnan(r):
             drawn = pearson(
-                np.stack([m.drawn_creativity[:, -1] for m in known], axis=1),
-                np.stack([m.drawn_hallucination[:, -1] for m in known], axis=1),
+                np.stack([m.drawn_creativity[:, end] for m, end in ends], axis=1),
+                np.stack([m.drawn_hallucination[:, end] for m, end in ends], axis=1),
             )
             rows.append(
                 {
                     "statistic": "correlation_over_curves",
-                    "n": len(known),
+                    "n": len(ends),
                     **_correlation_cells(float(r), drawn),
-                    "sentence": f"Over {len(known)} curves, creativity and hallucination of the last layer correlate "
+                    "sentence": f"Over {len(ends)} curves, creativity and hallucination of the last layer correlate "
                     f"at {_correlation_text(float(r), drawn)} (the interval knows the questions, not other models).",
                 }  # fmt: skip
             )
-    several = [measured for measured in known if len(measured.curve.layers) > 1]
+    several = [measured for measured in known if measured.curve.methods is None and len(measured.curve.layers) > 1]
     if len(several) >= 2:
         same = float(agreement([m.depth[m.best] for m in several]))
         drawn = agreement(np.stack([_drawn_depth(m) for m in several], axis=1))
@@ -238,8 +254,12 @@ def _drawn_depth(measured: Measured) -> Floats:
     return np.where(unknown, np.nan, measured.depth[winner])
 
 
-def _ranges(members: list[int], layers: list[int]) -> str:
-    """Neighbours among the compared layers as "5 to 8"; the rest one by one."""
+def _everywhere(curve: Curve) -> str:
+    return "at every layer" if curve.methods is None else "under every method"
+
+
+def _listed(members: list[int], curve: Curve) -> str:
+    """Neighbours among the compared layers as "5 to 8"; the rest, and methods, one by one."""
     runs: list[list[int]] = []
     for k in members:
         if runs and k == runs[-1][-1] + 1:
@@ -248,10 +268,10 @@ def _ranges(members: list[int], layers: list[int]) -> str:
             runs.append([k])
     words = []
     for run in runs:
-        if len(run) > 2:
-            words.append(f"{layers[run[0]]} to {layers[run[-1]]}")
+        if len(run) > 2 and curve.methods is None:
+            words.append(f"{curve.names[run[0]]} to {curve.names[run[-1]]}")
         else:
-            words += [str(layers[k]) for k in run]
+            words += [curve.names[k] for k in run]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

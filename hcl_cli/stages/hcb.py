@@ -98,6 +98,7 @@ def layer_rows(measured: Measured, diversity: str) -> list[dict[str, Any]]:
     for k, layer in enumerate(curve.layers):
         row: dict[str, Any] = {
             **curve.group,
+            **({} if curve.methods is None else {"method": curve.methods[k]}),
             "exit_layer": layer,
             "n_questions": len(curve.question_ids),
             "n_samples": curve.n_samples[k],
@@ -132,7 +133,8 @@ def layer_tables(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One row per exit layer, and what is not one row per layer.
 
-    One curve per (model, dataset, strategy, method, temperature, top_p), and per input where these collide. Within a
+    One curve per (model, dataset, strategy, method, temperature, top_p), and per input where these collide; methods
+    with one layer each, as `hcl dola` gives them, are compared as if they were the layers of one curve. Within a
     curve all layers are compared on the same questions: those with a graded answer at every layer; the others are
     left out and counted (FINDINGS, `questions_left_out`). Then, each a mean over those questions:
 

@@ -61,12 +61,21 @@ def test_another_method_computes_only_its_own_answers(
 
 def test_answers_go_on_to_score(hcl: Hcl, run: list[object]) -> None:
     made = hcl(*run, "--methods", "vanilla,dola:1-3")
-    scored = pl.read_parquet(hcl("score", "--cluster", "exact", stdin=made.out).path)
+    judged = hcl("score", "--cluster", "exact", stdin=made.out)
+    scored = pl.read_parquet(judged.path)
     assert scored["correct"].null_count() == 0
     assert scored.select("question_id", "method", "premature_layers").equals(
         pl.read_parquet(made.path).select("question_id", "method", "premature_layers")
     )
     assert "holds table dola" in hcl("hcb", stdin=made.out).err
+    balanced = hcl("hcb", "--figure", "hcb.svg", stdin=judged.out)
+    layers = pl.read_parquet(balanced.path)
+    assert layers.select("method", "exit_layer").rows() == [("vanilla", LAYERS), ("dola:1-3", LAYERS)]
+    wrong = scored.group_by("method", "question_id").agg((~pl.col("correct")).mean())
+    wrong = dict(wrong.group_by("method").agg(pl.col("correct").mean()).iter_rows())
+    assert layers["hallucination_rate"].to_list() == pytest.approx([wrong["vanilla"], wrong["dola:1-3"]])
+    assert "is best" in balanced.err or "tie for the best" in balanced.err
+    assert Path("hcb.svg").is_file()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from scipy import stats
 
 from hcl_cli.measures.bootstrap import resampled_means
 from hcl_cli.measures.hcb import PRESETS, linear_part
-from hcl_cli.measures.selection import best_set, better_than_last
+from hcl_cli.measures.selection import best_set, better_than
 
 N_QUESTIONS, N_LAYERS, N_SAMPLES, RESAMPLES = 80, 8, 20, 500
 
@@ -41,7 +41,7 @@ def scores(diversity, wrong, weights):
 def test_identical_layers_are_rarely_called_better_than_the_last(preset):
     """Choosing and testing on the same data rejects in 27 % of such runs; with the choice inside, about 5 %."""
     curves = scores(*simulated(1000, np.zeros(N_LAYERS), seed=1), PRESETS[preset])
-    p_values = np.array([better_than_last(score, drawn, N_QUESTIONS)[3] for score, drawn in curves])
+    p_values = np.array([better_than(score, drawn, N_QUESTIONS)[3] for score, drawn in curves])
     assert 0.02 <= (p_values <= 0.05).mean() <= 0.07
 
 
@@ -56,7 +56,7 @@ def test_choosing_first_and_testing_the_choice_would_reject_far_too_often():
 def test_a_truly_better_layer_is_found():
     gain = np.zeros(N_LAYERS)
     gain[4] = 1.0
-    found = [better_than_last(score, drawn, N_QUESTIONS) for score, drawn in
+    found = [better_than(score, drawn, N_QUESTIONS) for score, drawn in
              scores(*simulated(200, gain, seed=2), PRESETS["script"])]  # fmt: skip
     assert np.mean([p <= 0.05 for _, _, _, p in found]) > 0.65
 
@@ -73,7 +73,7 @@ def test_the_truly_best_layer_stays_in_the_set_and_poor_ones_leave():
 def test_the_last_layer_as_the_best_has_p_one():
     score = np.array([0.1, 0.2, 0.3])
     noise = np.random.default_rng(0).normal(0, 0.1, (50, 3))
-    lead, low, high, p_value = better_than_last(score, score + noise, 40)
+    lead, low, high, p_value = better_than(score, score + noise, 40)
     assert (lead, p_value) == (0.0, 1.0) and np.isnan([low, high]).all()
 
 
@@ -90,7 +90,7 @@ def test_a_certain_lead_and_a_certain_tie():
     """Nothing varies over the resamples: the lead is exact, and layers that are equal stay together."""
     score = np.array([0.5, 0.9, 0.9, 0.2])
     still = np.tile(score, (99, 1))
-    assert better_than_last(score, still, 40) == (approx(0.7), approx(0.7), approx(0.7), approx(1 / 100))
+    assert better_than(score, still, 40) == (approx(0.7), approx(0.7), approx(0.7), approx(1 / 100))
     assert list(best_set(score, still, 40)) == [False, True, True, False]
 
 
@@ -100,7 +100,7 @@ def test_the_p_value_is_the_named_layer_s():
     rng = np.random.default_rng(0)
     score = np.array([0.30, 0.10, 0.0])
     drawn = score + rng.normal(0, 1, (999, 3)) * [0.25, 0.01, 0.0]
-    lead, low, _, p_value = better_than_last(score, drawn, 1000)
+    lead, low, _, p_value = better_than(score, drawn, 1000)
     assert lead == approx(0.30) and low < 0
     # two independent leads, the largest of them at least 1.2: 1 - Phi(1.2)^2
     assert p_value == approx(1 - stats.norm.cdf(1.2) ** 2, abs=0.04)
@@ -109,6 +109,6 @@ def test_the_p_value_is_the_named_layer_s():
 def test_the_lead_s_interval_by_hand():
     """Two layers, noise +-1 with equal chances: s = 1 and the 95 % quantile of |noise| / s is 1."""
     drawn = np.array([[2.0, 0.0], [0.0, 0.0]] * 50)
-    lead, low, high, p_value = better_than_last(np.array([1.0, 0.0]), drawn, 10**6)
+    lead, low, high, p_value = better_than(np.array([1.0, 0.0]), drawn, 10**6)
     assert (lead, low, high) == (approx(1), approx(0, abs=1e-5), approx(2, abs=1e-5))
     assert p_value == approx(51 / 101)

@@ -131,3 +131,29 @@ def test_colours_are_distinct_for_people_who_confuse_red_and_green():
     seen = linear @ matrix.T
     distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(len(COLOURS), 1)]
     assert distances.min() > 0.1
+
+
+def methods(**hcb):
+    return [layer(10, value, best=value == max(hcb.values())) | {"method": name} for name, value in hcb.items()]
+
+
+def test_methods_have_a_line_each_with_their_interval():
+    figure = layer_figure(methods(vanilla=0.3, low=0.8, high=0.7))
+    hallucination, _, hcb = figure.axes
+    assert [label.get_text() for label in hallucination.get_yticklabels()] == ["vanilla", "low", "high"]
+    points = {line.get_ydata()[0]: (line.get_xdata()[0], line.get_marker()) for line in hcb.get_lines()}
+    assert points == {0: (0.3, "o"), 1: (0.8, "*"), 2: (0.7, "o")}
+    ends = [collection.get_segments()[0] for collection in hcb.collections]
+    assert [(left[0], right[0], left[1]) for left, right in ends] == [
+        approx((0.2, 0.4, 0)), approx((0.7, 0.9, 1)), approx((0.6, 0.8, 2)),
+    ]  # fmt: skip
+    top, bottom = hcb.get_ylim()[::-1]
+    assert top < 0 < 2 < bottom  # the first method is the topmost
+    assert "best method by HCB" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_layers_and_methods_have_panels_of_their_own():
+    figure = layer_figure(LAB + [row | {"strategy": "contrast"} for row in methods(vanilla=0.3, low=0.8)])
+    assert len(figure.axes) == 6
+    assert figure.axes[0].get_xlabel() == "exit layer" and figure.axes[3].get_xlabel() == ""
+    assert "best layer or method by HCB" in [text.get_text() for text in figure.legends[0].get_texts()]

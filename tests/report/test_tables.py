@@ -84,3 +84,11 @@ def test_writing_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path):
 def test_a_folder_that_refuses_is_told_in_one_line(tmp_path: Path):
     with pytest.raises(EnvironmentRefused, match=r"^--table .*No such file or directory; choose another place$"):
         write_table([layer(1)], tmp_path / "absent" / "t.md")
+
+
+def test_methods_stand_in_the_first_column_to_the_left():
+    rows = [layer(10) | {"method": "vanilla"}, layer(10, best=True) | {"method": "dola_low"}]
+    lines = table_text(rows, ".md").splitlines()
+    assert lines[2].startswith("| Method | Hallucination |") and lines[3].startswith("| --- | ---: |")
+    assert lines[4].startswith("| vanilla | ") and lines[5].startswith(r"| **dola\_low** | ")
+    assert r"\begin{tabular}{lrrrrrl}" in table_text(rows, ".tex")

@@ -113,3 +113,33 @@ def test_numbers_as_text():
     assert with_interval({"hcb": 0.5, "hcb_low": None, "hcb_high": None}, "hcb") == "0.50"
     assert [share(x) for x in (0.0, 0.001, 0.71, 0.999, 1.0, None)] == ["0 %", "<1 %", "71 %", ">99 %", "100 %", "-"]
     assert one_line("a\nb\x07") == "a b\ufffd"
+
+
+def methods(*names, **other):
+    return [layer(10, method=name, strategy="contrast", best=name == names[-1], **other) for name in names]
+
+
+def test_methods_are_the_rows_of_one_table():
+    given = methods("vanilla", "dola-high@published", "dola-low")
+    of_curve = OF_LAB | {"strategy": "contrast"}
+    text = shown(given, [finding("best_method", "Method dola-low is best.", **of_curve)])
+    lines = text.splitlines()
+    assert lines[0] == "lab, lab, contrast, T 0.6, top-p 0.9"
+    assert lines[1].split() == ["Method", "Hallucination", "Creativity", "HCB", "Wins"]
+    assert [line.split()[0] for line in lines[3:6]] == ["vanilla", "dola-high", "@published"]
+    assert lines[6].split()[:2] == ["★", "dola-low"]
+    assert max(map(len, lines)) <= 80
+    assert "Method dola-low is best." in text and "2,000 responses per method" in text
+    assert "Cost" in shown(given, width=120)
+
+
+def test_rows_of_one_method_at_several_layers_are_layers():
+    lines = shown([layer(n, method="vanilla", strategy="contrast") for n in (2, 4)]).splitlines()
+    assert lines[0] == "lab, lab, contrast, vanilla, T 0.6, top-p 0.9"
+    assert lines[1].split()[0] == "Layer"
+
+
+def test_a_method_name_is_not_markup_and_stays_in_its_line():
+    (curve,) = curves_of(methods("[red]a[/red]\x1b[31m\nb", "vanilla"))
+    assert curve.label(curve.layers[0]) == "[red]a[/red]\ufffd[31m b"
+    assert "[red]" in shown(methods("[red]a[/red]", "vanilla"))

@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted_hcb import frame, said, tables
 from pytest import approx
 
 from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.measures.bootstrap import resample_counts
 from hcl_cli.measures.hcb import Weights
-from hcl_cli.schemas import FINDINGS, LAYERS, SCORED
+from hcl_cli.schemas import FINDINGS, LAYERS
 from hcl_cli.stages.hcb import ScoredInput, layer_tables, parse_weights
 
 RATES = ("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence")
@@ -23,34 +24,6 @@ PLANTED = {
     "q1": {1: [None, None, None, None], 2: [0, 0, 1, 2], 3: [0, 0, 0, 0]},
     "q2": {1: [None, 0, None, None], 2: [0, 1, None, None], 3: [0, 0, 0, 0]},
 }
-
-
-def frame(answers, model="m", mean_prob=lambda question, layer, index: 0.1 * layer, **columns):
-    """SCORED rows from question -> layer -> clusters."""
-    rows = [
-        {
-            "model": model, "dataset": "d", "strategy": "early-exit", "temperature": 0.6, "top_p": 0.9,
-            "question_id": question, "question": f"What is {question}?", "answers": ["a"], "response": "a",
-            "exit_layer": layer, "sample_index": index, "relative_cost": layer / 4,
-            "mean_prob": mean_prob(question, layer, index),
-            "correct": None if cluster == "?" else cluster is not None,
-            "cluster_id": cluster if isinstance(cluster, int) else None,
-        } | columns
-        for question, layers in answers.items()
-        for layer, clusters in layers.items()
-        for index, cluster in enumerate(clusters)
-    ]  # fmt: skip
-    return pl.DataFrame(rows, schema=SCORED.polars_schema())
-
-
-def tables(*frames, n_bootstrap=200, **options):
-    inputs = [ScoredInput(given_frame, f"{number:x}" * 64) for number, given_frame in enumerate(frames, start=1)]
-    return layer_tables(inputs, n_bootstrap=n_bootstrap, **options)
-
-
-def said(findings, statistic, **key):
-    (row,) = findings.filter(pl.col("statistic") == statistic, **key).to_dicts()
-    return row
 
 
 def test_a_planted_frame_gives_exactly_the_expected_table():
