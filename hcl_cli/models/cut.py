@@ -49,7 +49,7 @@ def without_blocks(loaded: LoadedModel, removed: Collection[int]) -> Iterator[Lo
     kept = [index for index in range(loaded.n_layers) if index + 1 not in gone]
     blocks = nn.ModuleList([anatomy.blocks[index] for index in kept])
     configs = _configs(loaded)
-    settings = [dict(vars(config)) for config in configs]
+    settings = [(config, dict(vars(config))) for config in [*configs, loaded.model.config]]
     numbers = _numbered(anatomy.blocks)
     try:
         setattr(anatomy.decoder, anatomy.blocks_name, blocks)
@@ -61,7 +61,7 @@ def without_blocks(loaded: LoadedModel, removed: Collection[int]) -> Iterator[Lo
         yield replace(loaded, anatomy=replace(anatomy, blocks=blocks))
     finally:
         setattr(anatomy.decoder, anatomy.blocks_name, anatomy.blocks)
-        for config, setting in zip(configs, settings, strict=True):
+        for config, setting in settings:
             vars(config).clear()
             vars(config).update(setting)
         for module, name, index in numbers:
