@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_BLOCK = 4_000_000  # pairs compared at once; only memory depends on it
+_BLOCK = 4_000_000  # pairs compared, or weights of rows, at once; only memory depends on it
 _HALVINGS = 40
 RANKED_RESAMPLES = 400  # of those, so many for accuracy@50 and coverage@50, which must be ranked anew in each
 
@@ -253,11 +253,13 @@ def ranked_half(prob: Floats, tested: HeldOutRows) -> tuple[Estimate, Estimate]:
     right, taken, covered, n_rows = (np.zeros((len(prob), len(counts))) for _ in range(4))
     for fold in np.unique(tested.fold):
         rows = np.flatnonzero(tested.fold == fold)
-        weight = counts[:, tested.group[rows]]
-        for seed, one in enumerate(prob):
-            found = _ranked(one[rows], tested.outcome[rows], weight)
-            for total, part in zip((right, taken, covered, n_rows), found, strict=True):
-                total[seed] += part
+        step = max(1, _BLOCK // len(rows))
+        for start in range(0, len(counts), step):
+            weight = counts[start : start + step, tested.group[rows]]
+            for seed, one in enumerate(prob):
+                found = _ranked(one[rows], tested.outcome[rows], weight)
+                for total, part in zip((right, taken, covered, n_rows), found, strict=True):
+                    total[seed, start : start + step] += part
     with np.errstate(invalid="ignore", divide="ignore"):
         draws = np.round(np.stack([(right / taken).mean(0), (covered / n_rows).mean(0)], axis=1), 12)
     low, high = percentile_interval(draws[0], draws[1:])
