@@ -78,7 +78,7 @@ def share_interval(values: npt.ArrayLike, tested: HeldOutRows, lowest: float = 0
         for odd in (total / sizes, 1 - total / sizes):
             differing = int(np.count_nonzero(np.round(odd, 12)))
             if differing < FEW and 2 * differing < len(odd):
-                return Estimate(value, *wilson(value, _effective_groups(np.round(odd, 12), sizes)))
+                return Estimate(value, *wilson(value, effective_groups(np.round(odd, 12), sizes)))
     influence = (total - value * sizes) / sizes.sum() * len(sizes)
     low, high = bca_interval(np.array([value]), resampled_share(x, tested)[:, None], influence[:, None])
     return Estimate(value, max(lowest, float(low[0])), min(1.0, float(high[0])))
@@ -93,10 +93,10 @@ def wilson_interval(outcome: Bools, group: Ints) -> tuple[float, float]:
     """
     _, of = np.unique(group, return_inverse=True)
     sizes = np.bincount(of).astype(np.float64)
-    return wilson(float(outcome.mean()), _effective_groups(np.bincount(of, outcome) / sizes, sizes))
+    return wilson(float(outcome.mean()), effective_groups(np.bincount(of, outcome) / sizes, sizes))
 
 
-def _effective_groups(shares: Floats, sizes: Floats) -> float:
+def effective_groups(shares: Floats, sizes: Floats) -> float:
     """Number of all-or-nothing groups of one size that would know the mean over rows as well as these do."""
     # Groups of unequal size know a mean over rows less well than as many equal ones (Kish 1965).
     return float(effective_questions(shares) * sizes.sum() ** 2 / (len(sizes) * (sizes**2).sum()))
