@@ -99,6 +99,39 @@ LAYERS = Table(
     made_by="hcb",
 )
 
+LAYER_CALIBRATION = Table(
+    "layer_calibration",
+    key=LAYERS.key,
+    columns={
+        "model": "string",
+        "dataset": "string",
+        "strategy": "string",
+        "method": "string",
+        "temperature": "float64",
+        "top_p": "float64",
+        "exit_layer": "int16",
+        "source": "string",  # as in LAYERS
+        "confidence_definition": "string",  # exp(mean_logprob), mean_prob, mean_max_prob, or the column it was
+        "n_questions": "int32",  # those with a graded answer that has a confidence at every layer of the curve
+        "n_questions_left_out": "int32",
+        "n_answers": "int32",  # of these questions, graded and with a confidence: every number below is over them
+        "n_answers_left_out": "int32",  # this layer's other responses
+        **with_intervals(
+            "accuracy",  # share of answers that are correct
+            "accuracy_at_50",  # the same among the half that is most confident
+            "coverage_at_50",  # the largest share, most confident first, of which more than half is correct
+            "ece",  # expected calibration error, 10 equal-width bins
+            "ece_litcab",  # LitCab's variant: min-max scaled, against the bins' midpoints
+            "brier",
+            "auroc",  # of confidence for correctness; null where all answers are correct or none is
+            "mean_confidence",
+        ),
+    },
+    required=("exit_layer", "accuracy", "ece"),
+    not_null=("exit_layer",),
+    made_by="hcb",
+)
+
 FINDINGS = Table(
     "findings",
     key=("statistic", "model", "dataset", "strategy", "method", "temperature", "top_p", "source"),
