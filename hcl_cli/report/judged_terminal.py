@@ -1,0 +1,61 @@
+"""What a language model as judge says of each layer or method, on a terminal: metric by metric, in per cent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hcl_cli.report.labels import Row, common_name, curves_of, number
+
+_NAMES = {
+    "true": "%Truth", "informative": "%Info", "true-and-informative": "%Truth*Info (both)", "correct": "% correct",
+    "incorrect": "% incorrect", "not-attempted": "% not attempted",
+    "correct-given-attempted": "% correct of what was attempted", "f1": "F1 of the two, x 100",
+}  # fmt: skip
+
+
+def judged_report(rows: Sequence[Row]) -> Iterator[Table | Text]:
+    """What `hcl score --judge llm` shows of JUDGED.
+
+    Yields:
+        renderables for rich. Names are never read as markup.
+    """
+    if not rows:
+        return
+    curves = curves_of(rows)
+    named = {id(row): _label(row, curve.short, len(curves) > 1) for curve in curves for row in curve.layers}
+    baselines = sorted({row["baseline"] for row in rows if row["baseline"] is not None})
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("Layer or method", overflow="fold")
+    table.add_column("Per cent", justify="right", no_wrap=True)
+    if baselines:
+        table.add_column(Text(f"minus {baselines[0]}"), justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for judge, metric in dict.fromkeys((row["judge"], row["metric"]) for row in rows):
+        table.add_row(Text(f"{_NAMES[metric]}, {judge}", style="cyan"))
+        for curve in curves:
+            for row in curve.layers:
+                if (row["judge"], row["metric"]) == (judge, metric):
+                    cells = [named[id(row)], _percent(row, "value")]
+                    cells += [_percent(row, "difference") if row["baseline"] is not None else ""] if baselines else []
+                    table.add_row(*map(Text, (*cells, f"{row['n_questions']:,}")))
+    yield Text(common_name(rows) or "judged", style="bold cyan")
+    yield table
+    asked, reported = rows[0]["asked_model"], {row["reported_model"] for row in rows} - {None}
+    said = f", reported as {', '.join(sorted(reported))}" if reported else ""
+    yield Text(f"[ ] 95 % over questions; n: questions with a verdict; judged by {asked}{said}", style="dim")
+
+
+def _label(row: Row, short: str, several: bool) -> str:
+    layer = None if row["exit_layer"] is None or row["method"] is not None else f"layer {row['exit_layer']}"
+    return ", ".join(part for part in (short if several or layer is None else None, layer) if part)
+
+
+def _percent(row: Row, name: str) -> str:
+    """38.8 [35.2, 42.5]"""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    shown = [number(None if one is None else 100 * one, 1) for one in (value, low, high)]
+    return shown[0] if low is None or high is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
