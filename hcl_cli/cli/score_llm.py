@@ -11,7 +11,7 @@ from hcl_cli.cli.options import bounded, natural
 from hcl_cli.cli.session import Session
 from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.llm.judges import JudgePrompt
-from hcl_cli.llm.requests import Decoding
+from hcl_cli.llm.requests import Decoding, plain_name
 from hcl_cli.llm.server import LlmServer
 from hcl_cli.schemas import JUDGED
 from hcl_cli.stages.versions import VERSIONS
@@ -106,7 +106,7 @@ class LlmJudges:
     def options(self) -> dict[str, Any]:
         """What decides the verdicts beside the responses, for the recipe. Neither the address nor the key."""
         return {
-            "llm_model": self.server.model,
+            "llm_model": plain_name(self.server.model),
             "llm_prompt": [prompt.identity for prompt in self.prompts],
             "llm_max_tokens": self.decoding.max_tokens,
             "llm_temperature": self.decoding.temperature,
@@ -163,10 +163,8 @@ class LlmJudges:
         def compute() -> "pl.DataFrame":
             from hcl_cli.stages.judged import judged_table
 
-            return judged_table(
-                artifact.frame().collect(), self.prompts, asked_model=self.server.model, n_bootstrap=_BOOTSTRAP,
-                seed=_SEED,
-            )  # fmt: skip
+            scored, asked = artifact.frame().collect(), plain_name(self.server.model)
+            return judged_table(scored, self.prompts, asked_model=asked, n_bootstrap=_BOOTSTRAP, seed=_SEED)
 
         if self.session.no_cache:
             from hcl_cli.artifacts.parquet import conform

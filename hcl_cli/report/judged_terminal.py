@@ -50,8 +50,8 @@ def judged_report(rows: Sequence[Row]) -> Iterator[Table | Text]:
 
 
 def _label(row: Row, short: str, several: bool) -> str:
-    layer = None if row["exit_layer"] is None or row["method"] is not None else f"layer {row['exit_layer']}"
-    return ", ".join(part for part in (short if several or layer is None else None, layer) if part)
+    layer = None if row["exit_layer"] is None or (several and row["method"]) else f"layer {row['exit_layer']}"
+    return ", ".join(part for part in (short if several else None, layer) if part) or "all"
 
 
 def _percent(row: Row, name: str) -> str:

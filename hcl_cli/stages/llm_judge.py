@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcl_cli.errors import BadInput
 from hcl_cli.llm.judges import STATUSES, JudgePrompt, Verdict, verdict_of
-from hcl_cli.llm.requests import Decoding, Reply, Request
+from hcl_cli.llm.requests import Decoding, Reply, Request, plain_name
 from hcl_cli.stages.responses import completed_responses
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Judging:
         for prompt, places in zip(self.prompts, self.places, strict=True):
             known = {place: verdict_of(replies[place], prompt) for place in set(places) if isinstance(place, int)}
             verdicts = [known[place] if isinstance(place, int) else place for place in places]
-            reported = [replies[place].reported if isinstance(place, int) else None for place in places]
+            names = [replies[place].reported if isinstance(place, int) else None for place in places]
+            reported = [None if name is None else plain_name(name) for name in names]
             columns[prompt.column] = pl.Series([verdict.holds for verdict in verdicts], dtype=pl.Boolean)
             columns[f"status_{prompt.judge}"] = pl.Series([verdict.status for verdict in verdicts], dtype=pl.String)
             if prompt.is_scale:

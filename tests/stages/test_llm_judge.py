@@ -8,7 +8,7 @@ import pytest
 from hcl_cli.errors import BadInput
 from hcl_cli.llm.judge_prompts import JUDGE_PROMPTS
 from hcl_cli.llm.judges import STATUSES
-from hcl_cli.llm.requests import Decoding, Reply
+from hcl_cli.llm.requests import Decoding, Reply, plain_name
 from hcl_cli.stages.llm_judge import judging, status_line
 from hcl_cli.stages.score import judge_agreement, scored
 
@@ -138,3 +138,12 @@ def test_given_verdicts_decide_and_stand_beside_the_others() -> None:
     assert [name for name in again.columns if "llm" in name] == [] and "correct_answers" in again.columns
     with pytest.raises(ValueError, match="llm_truth"):
         scored(table, judges=("llm_truth",), cluster="exact", given=given)
+
+
+def test_no_folder_of_the_serving_machine_comes_into_a_table() -> None:
+    one, other = (plain_name(f"/home/{who}/models/judge") for who in "ab")
+    assert one != other and one.startswith("judge (") and "home" not in one
+    assert plain_name("C:\\models\\judge\\").startswith("judge (") and plain_name("~/judge").startswith("judge (")
+    assert plain_name("meta-llama/Llama-3:8b") == "meta-llama/Llama-3:8b"
+    verdicts = judging(frame({}), [PUBLISHED]).verdicts([Reply("1", "/home/a/models/judge", "stop")])
+    assert verdicts["reported_llm_published"].to_list() == [one]
