@@ -32,6 +32,7 @@ def score(
     llm_url: own.LlmUrlOpt = None,
     llm_model: own.LlmModelOpt = None,
     llm_prompt: own.LlmPromptOpt = "published",
+    llm_references: own.LlmReferencesOpt = None,
     llm_concurrency: own.LlmConcurrencyOpt = 4,
     llm_timeout: own.LlmTimeoutOpt = 60.0,
     llm_max_tokens: own.LlmMaxTokensOpt = 1024,
@@ -50,18 +51,20 @@ def score(
 
     Example: hcl sample | hcl score --judge alias,exact
 
-    Example: hcl dola -d truthfulqa | hcl score --judge llm --llm-prompt truth,info --llm-url URL --llm-model NAME
+    Example: hcl dola -d truthfulqa | hcl score --judge llm --llm-prompt truth,info --llm-references truthfulqa
+    --llm-url http://127.0.0.1:8000/v1 --llm-model NAME
     """
     from hcl_cli.artifacts.recipe import Input, Recipe
     from hcl_cli.artifacts.store import read_source
 
     session = Session("score", store, force, no_cache, dry_run, output, as_json, quiet, verbose, device)
+    memo = None if no_cache else store / "identities.json"
     named = _judges(judge)
     llm = None
     if LLM in named:
         llm = own.llm_judges(
-            session, llm_url, llm_model, llm_prompt, concurrency=llm_concurrency, timeout=llm_timeout,
-            max_tokens=llm_max_tokens, temperature=llm_temperature,
+            session, llm_url, llm_model, llm_prompt, references=llm_references, memo=memo,
+            concurrency=llm_concurrency, timeout=llm_timeout, max_tokens=llm_max_tokens, temperature=llm_temperature,
         )  # fmt: skip
     else:
         own.refuse_llm_options(context, judge)
@@ -80,7 +83,6 @@ def score(
         from hcl_cli.models.encoders import find_encoder
         from hcl_cli.models.identity import remembered_sha256
 
-        memo = None if no_cache else store / "identities.json"
         reference = find_encoder(embedder, sha256=lambda file: remembered_sha256(file, memo))
 
     # recipe
@@ -93,7 +95,9 @@ def score(
             **({} if llm is None else llm.options()),
         },
         inputs=(Input(source.sha256, source.key),),
-        identities={"embedder": reference.identity} if reference else {},
+        identities={
+            **({"embedder": reference.identity} if reference else {}), **({} if llm is None else llm.identities()),
+        },
     )  # fmt: skip
 
     # produce

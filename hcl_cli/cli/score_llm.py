@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from hcl_cli.artifacts.artifact import Artifact
     from hcl_cli.artifacts.store import Source
+    from hcl_cli.data.completions import ChoiceSet
     from hcl_cli.llm.answers import AnswerCache
     from hcl_cli.stages.llm_judge import Judging
 
@@ -47,6 +49,13 @@ LlmPromptOpt = Annotated[
         "{question}, {answers} and {response}; with commas.",
     ),
 ]  # fmt: skip
+LlmReferencesOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--llm-references", metavar="DATA", show_default=False, rich_help_panel=_PANEL,
+        help="For truth: the set with the known true and false answers, e.g. truthfulqa; else those in the rows.",
+    ),
+]  # fmt: skip
 LlmConcurrencyOpt = Annotated[
     int,
     typer.Option("--llm-concurrency", metavar="N", rich_help_panel=_PANEL,
@@ -71,7 +80,10 @@ LlmTemperatureOpt = Annotated[
                  help="0 is greedy; none sends none, for models that accept only their own."),
 ]  # fmt: skip
 
-_OPTIONS = ("llm_url", "llm_model", "llm_prompt", "llm_concurrency", "llm_timeout", "llm_max_tokens", "llm_temperature")
+_OPTIONS = (
+    "llm_url", "llm_model", "llm_prompt", "llm_references", "llm_concurrency", "llm_timeout", "llm_max_tokens",
+    "llm_temperature",
+)  # fmt: skip
 
 
 def refuse_llm_options(context: typer.Context, judge: str) -> None:
@@ -91,12 +103,17 @@ def refuse_llm_options(context: typer.Context, judge: str) -> None:
 
 @dataclass
 class LlmJudges:
-    """The judges behind `--judge llm`."""
+    """The judges behind `--judge llm`.
+
+    Attributes:
+        references: known true and false answers, for the judges that are shown them; null for those in the rows.
+    """
 
     session: Session
     server: LlmServer
     prompts: tuple[JudgePrompt, ...]
     decoding: Decoding
+    references: "ChoiceSet | None" = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +128,10 @@ class LlmJudges:
             "llm_max_tokens": self.decoding.max_tokens,
             "llm_temperature": self.decoding.temperature,
         }
+
+    def identities(self) -> dict[str, str]:
+        """What is read beside the responses, for the recipe."""
+        return {} if self.references is None else {"references": self.references.identity}
 
     def estimated(self, source: "Source") -> None:
         """Say what asking would cost; nobody is asked."""
@@ -176,14 +197,22 @@ class LlmJudges:
             version=VERSIONS["score"],
             options=self.options() | {"bootstrap": _BOOTSTRAP, "seed": _SEED},
             inputs=(Input(artifact.sha256, artifact.key),),
+            identities=self.identities(),
         )
         made = self.session.produce(recipe, JUDGED, compute)
         return made.rows_as_dicts(), [made]
 
     def _judging(self, rows: "pl.DataFrame", source: "Source") -> "Judging":
-        from hcl_cli.stages.llm_judge import judging
+        from hcl_cli.stages.llm_judge import judging, with_references
 
         try:
+            if self.references is not None:
+                rows, unknown = with_references(rows, self.references.load())
+                if unknown:
+                    name = self.references.name
+                    self.session.terminal.warn(
+                        f"questions that are not in {name}: {unknown}; judged by the answers in their rows"
+                    )
             return judging(rows, self.prompts, self.decoding)
         except BadInput as error:
             raise BadInput(f"{source.path}: {error}") from error
@@ -201,6 +230,8 @@ def llm_judges(
     model: str | None,
     prompt: str,
     *,
+    references: str | None,
+    memo: Path | None,
     concurrency: int,
     timeout: float,
     max_tokens: int,
@@ -212,6 +243,7 @@ def llm_judges(
         BadOption: an address or a model is missing or cannot be used, or a prompt is unknown.
         BadInput: a template without its fields.
     """
+    from hcl_cli.data.completions import open_choices
     from hcl_cli.llm.judge_prompts import open_judge_prompts
 
     if url is None or model is None:
@@ -224,7 +256,14 @@ def llm_judges(
         server = LlmServer(url, model, timeout_s=timeout, concurrency=concurrency)
     except BadOption as error:
         raise BadOption(f"--llm-url, --llm-model: {error}") from None
-    return LlmJudges(session, server, open_judge_prompts(prompt), Decoding(max_tokens, _temperature(temperature)))
+    prompts, known = open_judge_prompts(prompt), None
+    if references is not None:
+        if not any(one.shows_incorrect for one in prompts):
+            raise BadOption(
+                f"--llm-references {references}: --llm-prompt {prompt} shows a judge no known false answers; add truth"
+            )
+        known = open_choices(references, memo=memo, warn=session.terminal.warn)
+    return LlmJudges(session, server, prompts, Decoding(max_tokens, _temperature(temperature)), known)
 
 
 def _temperature(text: str) -> float | None:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hcl_cli.report.labels import Row, common_name, curves_of, number
+from hcl_cli.report.labels import Row, common_name, curves_of, number, one_line
 
 _NAMES = {
     "true": "%Truth", "informative": "%Info", "true-and-informative": "%Truth*Info (both)", "correct": "% correct",
@@ -46,7 +46,8 @@ def judged_report(rows: Sequence[Row]) -> Iterator[Table | Text]:
     yield table
     asked, reported = rows[0]["asked_model"], {row["reported_model"] for row in rows} - {None}
     said = f", reported as {', '.join(sorted(reported))}" if reported else ""
-    yield Text(f"[ ] 95 % over questions; n: questions with a verdict; judged by {asked}{said}", style="dim")
+    yield Text("[ ] 95 % over questions   n: questions with a verdict", style="dim")
+    yield Text(one_line(f"judged by {asked}{said}"), style="dim")
 
 
 def _label(row: Row, short: str, several: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, shown
 from hcl_cli.llm.judges import STATUSES, JudgePrompt, Verdict, verdict_of
 from hcl_cli.llm.requests import Decoding, Reply, Request, plain_name
 from hcl_cli.stages.responses import completed_responses
@@ -77,10 +77,10 @@ def judging(responses: pl.DataFrame, prompts: Sequence[JudgePrompt], decoding: D
         BadInput: as `completed_responses`; `correct_answers` or `incorrect_answers` hold no lists of texts.
     """
     frame = completed_responses(responses)
-    shown = [name for name in ("correct_answers", "incorrect_answers") if name in frame.columns]
+    more = [name for name in ("correct_answers", "incorrect_answers") if name in frame.columns]
     if any(prompt.shows_incorrect for prompt in prompts):
-        _check_lists(frame, shown)
-    rows = frame.select("question", "answers", "response", *shown).to_dicts()
+        _check_lists(frame, more)
+    rows = frame.select("question", "answers", "response", *more).to_dicts()
     numbers: dict[Request, int] = {}
     places = [[_place(row, prompt, decoding, numbers) for row in rows] for prompt in prompts]
     return Judging(tuple(prompts), list(numbers), places)
@@ -113,6 +113,34 @@ def _check_lists(frame: pl.DataFrame, names: Sequence[str]) -> None:
     for name in names:
         if frame[name].dtype not in (pl.List(pl.String), pl.List(pl.Null), pl.Null):
             raise BadInput(f"column {name}: is {frame[name].dtype}, the judge of truth needs lists of texts")
+
+
+def with_references(responses: pl.DataFrame, references: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The responses with the known true and false answers to their questions, found by the question's text.
+
+    Args:
+        responses: with `question`; columns of these names that they carry already give way.
+        references: question, correct_answers, incorrect_answers (lists of texts). The lists of a question that is
+            there twice are joined.
+    Returns:
+        the responses with `correct_answers` and `incorrect_answers`, null where the question is unknown; and how many
+        of their questions are unknown.
+    Raises:
+        BadInput: none of the questions is known.
+    """
+    import polars as pl
+
+    lists = ("correct_answers", "incorrect_answers")
+    known = references.group_by("question", maintain_order=True).agg(
+        pl.col(name).list.explode(keep_nulls=False, empty_as_null=False).unique(maintain_order=True) for name in lists
+    )
+    joined = responses.drop(lists, strict=False).join(known, on="question", how="left", maintain_order="left")
+    asked = joined.select("question", "correct_answers").unique("question")
+    unknown = asked["correct_answers"].null_count()
+    if asked.height and unknown == asked.height:
+        first = shown(asked["question"][0], 60)
+        raise BadInput(f"none of the {asked.height} questions is in the references; one of them is {first!r}")
+    return joined, unknown
 
 
 def status_line(judge: str, counts: Mapping[str, int]) -> str:

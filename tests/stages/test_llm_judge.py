@@ -9,7 +9,7 @@ from hcl_cli.errors import BadInput
 from hcl_cli.llm.judge_prompts import JUDGE_PROMPTS
 from hcl_cli.llm.judges import STATUSES
 from hcl_cli.llm.requests import Decoding, Reply, plain_name
-from hcl_cli.stages.llm_judge import judging, status_line
+from hcl_cli.stages.llm_judge import judging, status_line, with_references
 from hcl_cli.stages.score import judge_agreement, scored
 
 PUBLISHED, SIMPLEQA, SCALE, TRUTH, INFO = (
@@ -147,3 +147,17 @@ def test_no_folder_of_the_serving_machine_comes_into_a_table() -> None:
     assert plain_name("meta-llama/Llama-3:8b") == "meta-llama/Llama-3:8b"
     verdicts = judging(frame({}), [PUBLISHED]).verdicts([Reply("1", "/home/a/models/judge", "stop")])
     assert verdicts["reported_llm_published"].to_list() == [one]
+
+
+def test_known_answers_are_found_by_the_question() -> None:
+    table = frame({"question": "q2", "incorrect_answers": ["stale"]}, {"question": "q1"}, {"question": "q3"})
+    known = pl.DataFrame(
+        {"question": ["q1", "q2", "q1"], "correct_answers": [["a"], ["b"], ["c", "a"]],
+         "incorrect_answers": [["x"], [], ["y"]]}
+    )  # fmt: skip
+    joined, unknown = with_references(table, known)
+    assert unknown == 1 and joined["question"].to_list() == ["q2", "q1", "q3"]
+    assert joined["correct_answers"].to_list() == [["b"], ["a", "c"], None]
+    assert joined["incorrect_answers"].to_list() == [[], ["x", "y"], None]
+    with pytest.raises(BadInput, match="none of the 1 questions is in the references; one of them is 'q4'"):
+        with_references(frame({"question": "q4"}), known)
