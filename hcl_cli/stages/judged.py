@@ -73,8 +73,8 @@ def judged_table(
         asked_model: the model asked for.
         n_bootstrap, seed: of the resamples of questions, the same ones for all rows of a model and dataset.
     Returns:
-        JUDGED, in the order of the responses. 95 % intervals as in
-        `measures.intervals`, of ratios as in `measures.grades`; null where fewer than two questions decide.
+        JUDGED, in the order of the responses. 95 % intervals: of shares
+        and their differences as in `measures.intervals`, of ratios as in `measures.grades` (null with one question).
     Source: methods and metrics of Wei et al. 2024 (SimpleQA) and Lin et al. 2022 (TruthfulQA); intervals ours.
     """
     import polars as pl
