@@ -19,7 +19,7 @@ class CurveRows:
     Attributes:
         name: everything known about the curve.
         short: only what tells it from the other curves shown with it; the name, if it is alone.
-        layers: its rows of LAYERS, layers rising; rows without a layer come first.
+        layers: its rows of LAYERS, layers rising.
         findings: its rows of FINDINGS, by statistic.
     """
 
@@ -49,7 +49,7 @@ def curves_of(layers: Sequence[Row], findings: Sequence[Row] = ()) -> list[Curve
             # A file from elsewhere names nothing; a statement about all curves then has the same empty key.
             own = {row["statistic"]: row for row in findings if _key(row) == key}
         short = _words(named, differing) if differing else name
-        curves.append(CurveRows(name, short, sorted(rows, key=lambda row: row["exit_layer"] or 0), own))
+        curves.append(CurveRows(name, short, sorted(rows, key=lambda row: row["exit_layer"]), own))
     return curves
 
 
