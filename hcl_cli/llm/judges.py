@@ -145,6 +145,7 @@ def _number(form: str) -> int | None:
 
 
 _LEAD = re.compile(r"(?:(?:final|my) )?(?:verdict|grade|rating|score|judge?ment|answer)\s?[:=]\s*")
+_EMPHASIS = re.compile(r"(?<![\w*`])[*`]+|[*`]+(?![\w*`])")  # around a word, not within one
 _AROUND = " \t\"'“”‘’()[]"
 
 
@@ -155,7 +156,7 @@ def normal_form(line: str) -> str:
     "Rating:", "Score:", "Judgment:", "Answer:") do not count; "not_attempted", "not-attempted" and "A: correct",
     "A) correct" are "not attempted" and "a correct".
     """
-    text = line.replace("*", "").replace("`", "").strip(_AROUND).casefold()
+    text = _EMPHASIS.sub("", line).strip(_AROUND).casefold()
     text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
     text = text.strip(_AROUND).removesuffix(".").strip(_AROUND)
     return re.sub(r"(?<=\w)(?:[:).]?\s+|[_-])(?=\w)", " ", text)

@@ -41,7 +41,8 @@ UNPARSED = (None, "unparsed")
         # No verdict, or two: never guessed.
         ("CORRECT\nOn second thoughts:\nINCORRECT", UNPARSED), ("A\nINCORRECT", UNPARSED),
         ("The response is CORRECT", UNPARSED), ("This is INCORRECT.", UNPARSED), ("not correct", UNPARSED),
-        ("IN CORRECT", UNPARSED), ("INCORRECT: CORRECT", UNPARSED), ("CORRECT or INCORRECT", UNPARSED),
+        ("IN CORRECT", UNPARSED), ("IN**CORRECT", UNPARSED),
+        ("**IN**CORRECT", UNPARSED), ("INCORRECT: CORRECT", UNPARSED), ("CORRECT or INCORRECT", UNPARSED),
         ("A: INCORRECT", UNPARSED), ("CORRECT/INCORRECT", UNPARSED), ("so:\nCORRECT\nwhich is all", UNPARSED),
         ("INCORRECTCORRECT", UNPARSED), ("CORRECTLY", UNPARSED), ("PARTIALLY CORRECT", UNPARSED), ("D", UNPARSED),
         ("CORRECT!", UNPARSED), ("yes", UNPARSED), ("1", UNPARSED), ("...", UNPARSED), ("```\n```", UNPARSED),
