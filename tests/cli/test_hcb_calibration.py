@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 from pytest import approx
 from test_surface import heavy_imports
 

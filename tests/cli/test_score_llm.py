@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import Hcl, Result
+from calling import Hcl, Result
 from test_bad_input import refused
 from test_surface import heavy_imports
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import planted
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 
 from hcl_cli.resources import data_file
 
