@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from hcl_cli.errors import BadInput
 from hcl_cli.models.cut import refuse_shared
@@ -23,6 +21,8 @@ from hcl_cli.models.losses import Ids, batch_of, batches_of, check_sequences, ha
 from hcl_cli.models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hcl_cli.models.anatomy import Anatomy
     from hcl_cli.models.load import LoadedModel
 
@@ -97,6 +97,8 @@ def block_losses(
         ValueError: a model of one block, or a block outside 1..L.
     Source: Shortened LLaMA (arXiv 2402.02834), whose criterion is the perplexity without each block.
     """
+    import torch
+
     anatomy, n_layers = loaded.anatomy, loaded.n_layers
     wanted = tuple(sorted(set(range(1, n_layers + 1) if blocks is None else blocks)))
     if n_layers < 2 or any(not 1 <= block <= n_layers for block in wanted):
@@ -134,6 +136,8 @@ def block_losses(
 
 def _measured(loaded: LoadedModel, sequences: Sequence[Ids], rows: list[int], wanted: Sequence[int]) -> Floats:
     """[1 + block, text]: the whole model first."""
+    import torch
+
     batch = batch_of(loaded, sequences, rows)
     anatomy = loaded.anatomy
     with _recorded(anatomy) as seen:

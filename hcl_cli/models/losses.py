@@ -6,13 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
 from hcl_cli.errors import BadInput, EnvironmentRefused
-from hcl_cli.models.readout import Readout
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hcl_cli.models.load import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -70,6 +68,8 @@ def batches_of(sequences: Sequence[Ids], batch_tokens: int) -> list[list[int]]:
 
 def batch_of(loaded: LoadedModel, sequences: Sequence[Ids], rows: list[int]) -> Batch:
     """The texts `rows` as tensors on the model's device."""
+    import torch
+
     ids = torch.zeros(len(rows), max(len(sequences[row]) for row in rows), dtype=torch.long)
     predicted = torch.zeros_like(ids, dtype=torch.bool)
     for line, row in enumerate(rows):
@@ -88,6 +88,10 @@ def summed_losses(loaded: LoadedModel, hidden: Tensor, batch: Batch) -> Tensor:
     Returns:
         [text], nats, float64 on the CPU.
     """
+    import torch
+
+    from hcl_cli.models.readout import Readout
+
     states = hidden[batch.text, batch.place]
     sums = torch.zeros(len(batch.rows), dtype=torch.float64)
     for rows, logprobs in Readout(loaded.anatomy, "norm").logprobs(loaded.n_layers, states):
@@ -110,5 +114,7 @@ def halves(loaded: LoadedModel, rows: list[int], n_tokens: int, error: BaseExcep
         ) from error
     log.warning("a batch of %d texts was halved: %s", len(rows), first)
     if loaded.device.type == "cuda":
+        import torch
+
         torch.cuda.empty_cache()
     return [rows[len(rows) // 2 :], rows[: len(rows) // 2]]

@@ -78,6 +78,15 @@ def test_what_is_read_again_is_the_cut_model_everywhere(
     equals_the_cut(tiny_model(family), removed, tmp_path / family)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_the_weights_keep_their_dtype(dtype: str, tmp_path: Path) -> None:
+    """Nobody names a dtype when the folder is read again. The lab model, since one that is turned to bfloat16 in memory
+    has its rotary frequencies rounded too, which no loaded model has."""
+    loaded = load_model(data_file("models", "lab"), dtype=dtype, device="cpu")
+    again = equals_the_cut(loaded, (2,), tmp_path / "out")
+    assert again.dtype == getattr(torch, dtype)
+
+
 @pytest.mark.parametrize(
     ("family", "options"),
     [
@@ -108,34 +117,55 @@ def test_a_window_too_wide_for_the_check_to_reach_is_compared_too(
 ) -> None:
     """The check reads 16 tokens, so logits cannot tell a window of 64 from none: the blocks' own settings do."""
     loaded = tiny_model("gemma2", sliding_window=64)
-    save = checkpoints._save
 
-    def forget_windows(cut: Any, folder: Path) -> None:
-        save(cut, folder)
+    def forget_windows(folder: Path) -> None:
         file = folder / "config.json"
-        config = json.loads(file.read_text())
-        file.write_text(json.dumps(config | {"layer_types": ["full_attention"] * 3}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"layer_types": ["full_attention"] * 3}))
 
-    monkeypatch.setattr(checkpoints, "_save", forget_windows)
+    changed_after_it_was_written(monkeypatch, forget_windows)
     with pytest.raises(BadInput, match="block 2 would have .*layer_type 'full_attention' where it has 'sliding"):
         export_checkpoint(loaded, tmp_path / "out", [1], provenance={})
     assert not list(tmp_path.iterdir())
 
 
+def changed_after_it_was_written(monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]) -> None:
+    save = checkpoints._save
+
+    def save_and_change(cut: Any, folder: Path) -> None:
+        save(cut, folder)
+        change(folder)
+
+    monkeypatch.setattr(checkpoints, "_save", save_and_change)
+
+
 def test_other_weights_are_noticed(
     tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A change of one weight by a millionth."""
     from safetensors.torch import load_file, save_file
 
-    save = checkpoints._save
-
-    def change_one(cut: Any, folder: Path) -> None:
-        save(cut, folder)
+    def change(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
-        weights["model.layers.1.mlp.up_proj.weight"] *= 1.01
+        weights["model.layers.1.mlp.up_proj.weight"][0, 0] *= 1 + 1e-6
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
-    monkeypatch.setattr(checkpoints, "_save", change_one)
+    changed_after_it_was_written(monkeypatch, change)
+    with pytest.raises(BadInput, match=r"its weight model\.layers\.1\.mlp\.up_proj\.weight would be another"):
+        export_checkpoint(tiny_model("llama"), tmp_path / "out", [1], provenance={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_logits_from_the_same_weights_are_noticed(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotary positions are neither weights nor settings of a block."""
+
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        rope = {"rope_type": "default", "rope_theta": 101.0}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": rope}))
+
+    changed_after_it_was_written(monkeypatch, change)
     with pytest.raises(BadInput, match="its logits would differ by"):
         export_checkpoint(tiny_model("llama"), tmp_path / "out", [1], provenance={})
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from hcl_cli.errors import BadInput, BadOption
+from hcl_cli.models.attention import measured_attention
 from hcl_cli.models.check import check_model
+from hcl_cli.models.contrast_methods import Method
+from hcl_cli.models.contrast_scores import contrast_logprobs
 from hcl_cli.models.cut import blocks_after, without_blocks
 from hcl_cli.models.decode import Cell, Prompt, Sampling, decode
 from hcl_cli.models.hidden import Item, hidden_states
@@ -127,19 +130,43 @@ def test_a_count_of_leading_blocks_falls_with_what_goes_from_among_them(tiny_mod
 
 @pytest.mark.parametrize("family", ["llama32", "gemma3_text", "gpt2"])
 def test_all_other_code_runs_on_a_cut_model(family: str, tiny_model: Callable[..., Any]) -> None:
-    """Sampling at every exit and hidden states of every layer, as of a loaded model of three blocks."""
+    """Sampling at every exit, hidden states of every layer, attention and contrasted layers, as of a loaded model of
+    three blocks."""
     loaded = tiny_model(family)
     prompts = [Prompt("a", tuple(IDS[0, :9].tolist())), Prompt("b", tuple(IDS[0, 3:].tolist()))]
     cells = [Cell(prompt, layer, 0, 3) for prompt in (0, 1) for layer in (1, 2, 3)]
     sampling = Sampling(temperature=0.8, top_p=0.9, top_k=0, max_new_tokens=6, seed=1, stop=())
     items = [Item("a", prompts[0].token_ids), Item("b", prompts[1].token_ids)]
     expected = loaded_from(copied(loaded, [2]), loaded.tokenizer, family)
+    contrasts = contrasts_of(loaded)
     with without_blocks(loaded, [2]) as cut:
         ours, theirs = decode(cut, prompts, cells, sampling), decode(expected, prompts, cells, sampling)
         assert ours.token_ids == theirs.token_ids
         states = hidden_states(cut, items, token="mean").states
         np.testing.assert_array_equal(states, hidden_states(expected, items, token="mean").states)
         assert cut.relative_costs() == expected.relative_costs()
+        assert attention_of(cut) == attention_of(expected)
+        assert contrasts_of(cut) == contrasts_of(expected) != contrasts
+
+
+def attention_of(loaded: Any) -> list[tuple[int, list[float]]]:
+    """Mean entropy of attention per block and head, in the order in which blocks report."""
+    found: list[tuple[int, list[float]]] = []
+
+    def receive(block: int, statistics: Any) -> None:
+        found.append((block, statistics.entropy.mean((0, 2)).tolist()))
+
+    with measured_attention(loaded, receive), torch.inference_mode():
+        loaded.model(IDS, use_cache=False)
+    assert [block for block, _ in found] == [1, 2, 3]
+    return found
+
+
+def contrasts_of(loaded: Any) -> list[list[float]]:
+    """Log-probabilities of a continuation when layers 1 and 2 are contrasted with the last."""
+    method = Method("layers", candidates=(1, 2))
+    ((scores,),) = contrast_logprobs(loaded, [IDS[0, :9].tolist()], [[IDS[0, 9:].tolist()]], [method])
+    return [scores.scores[True, True][0].tolist(), scores.mature_logprobs[0].tolist()]
 
 
 def test_nothing_remains_of_a_cut_that_fails(tiny_model: Callable[..., Any]) -> None:
