@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+NAME_WIDTH = 24  # of a name that begins a row; longer ones take a second line
 GAP = 2  # between two columns, unless a form is set closer
 
 
@@ -99,3 +100,22 @@ def whole(parts: Sequence[str], width: int) -> str:
         else:
             lines.append(part)
     return "\n".join(lines)
+
+
+def widths_of(lines: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Of the columns; names, which come first, are folded to what is left for them."""
+    widths = [max(cell_len(cells[at]) for cells in lines) for at in range(len(lines[0]))]
+    widths[0] = max(8, min(widths[0], NAME_WIDTH, room - sum(widths[1:]) - GAP * (len(widths) - 1)))
+    return widths
+
+
+def rows_in_line(lines: Sequence[Sequence[str]], widths: Sequence[int], style: str = "") -> Table:
+    """Rows without a head; the same widths in every section keep the columns in line."""
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=False)
+    for at, width in enumerate(widths):
+        table.add_column(
+            width=width, justify="right" if at else "left", no_wrap=at > 0, overflow="ellipsis" if at else "fold"
+        )
+    for cells in lines:
+        table.add_row(*(Text(cell, style=style) for cell in cells))
+    return table

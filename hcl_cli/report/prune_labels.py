@@ -243,12 +243,19 @@ def decimals_at(largest: float) -> int:
     return max(0, 2 - math.floor(math.log10(abs(largest)) + 1e-9))
 
 
-def estimate(row: Row, name: str, interval: bool = True) -> str:
-    """An estimate of any size and its interval: 0.0123 [0.0119, 0.0127]."""
+def estimate(row: Row, name: str, interval: bool = True, at_least: float = 0.0) -> str:
+    """An estimate of any size and its interval: 0.0123 [0.0119, 0.0127].
+
+    Args:
+        row: with the columns `name`, `name`_low and `name`_high.
+        name: of the estimate.
+        interval: whether the interval is shown.
+        at_least: a size at which digits are counted, if the numbers themselves are smaller.
+    """
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or low is None or high is None or not interval:
-        return significant(value)
-    largest = max(abs(value), abs(low), abs(high))
+        return significant(value, None if value is None else max(abs(value), at_least))
+    largest = max(abs(value), abs(low), abs(high), at_least)
     return f"{significant(value, largest)} [{significant(low, largest)}, {significant(high, largest)}]"
 
 

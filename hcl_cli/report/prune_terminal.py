@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from hcl_cli.report.columns import GAP, Column, Form, whole
+from hcl_cli.report.columns import GAP, NAME_WIDTH, Column, Form, rows_in_line, whole, widths_of
 from hcl_cli.report.labels import Row, number, one_line, with_interval
 from hcl_cli.report.prune_labels import (
     DAMAGE_DECIMALS,
@@ -33,7 +33,6 @@ from hcl_cli.report.retained_labels import Line, Measure, chosen_lines, lines_of
 MOST_BLOCKS = 48  # deeper models show every second (third, ...) block, and all that a criterion removes
 MOST_LINES = 60  # of the quality kept; more are shown as one table of shares, without intervals
 MOST_SCORES = 4  # with more criteria their ranks alone are shown
-NAME_WIDTH = 24  # of a criterion in a list; longer ones take a second line
 
 
 @dataclass(frozen=True)
@@ -199,9 +198,9 @@ class AgreementTable:
 
     def _list(self, lines: Sequence[Sequence[str]], width: int) -> Iterator[Table]:
         header = ["", "Spearman", "p", "both remove"]
-        widths = _widths([header, *lines], width)
-        yield _rows([header], widths, "bold")
-        yield _rows(lines, widths)
+        widths = widths_of([header, *lines], width)
+        yield rows_in_line([header], widths, "bold")
+        yield rows_in_line(lines, widths)
 
     def _triangle(self, pairs: Sequence[Row], keys: Sequence[Key]) -> Form:
         found = {frozenset(keys_of_pair(row)): row.get("rank_correlation") for row in pairs}
@@ -251,13 +250,13 @@ class RetainedTable:
         cells = [
             [[line.name, _or_dash(line.n_blocks), line.text("after"), line.share] for line in own] for own in lines
         ]
-        widths = _widths([header, *(row for own in cells for row in own)], width)
-        yield _rows([header], widths, "bold")
+        widths = widths_of([header, *(row for own in cells for row in own)], width)
+        yield rows_in_line([header], widths, "bold")
         for measure, own in zip(measures, cells, strict=True):
             whole_model = f"whole: {estimate(measure.before, 'before')}"
             about = ", ".join(part for part in (measure.direction, whole_model) if part)
             yield Text.assemble((measure.name, "cyan"), f"   {about}")
-            yield _rows(own, widths)
+            yield rows_in_line(own, widths)
         seeds = any(len(line.rows) > 1 for own in lines for line in own)
         yield Text("n: blocks removed   [ ] 95 %" + "   ( ) over seeds" * seeds, style="dim")
 
@@ -275,25 +274,6 @@ class RetainedTable:
         for part in Form(columns).folded(width):
             yield part.table()
         yield Text("n: blocks removed   with intervals in --table FILE.md", style="dim")
-
-
-def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Of the columns; names, which come first, are folded to what is left for them."""
-    widths = [max(cell_len(cells[at]) for cells in lines) for at in range(len(lines[0]))]
-    widths[0] = max(8, min(widths[0], NAME_WIDTH, room - sum(widths[1:]) - GAP * (len(widths) - 1)))
-    return widths
-
-
-def _rows(lines: Sequence[Sequence[str]], widths: Sequence[int], style: str = "") -> Table:
-    """Rows without a head; the same widths in every section keep the columns in line."""
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=False)
-    for at, width in enumerate(widths):
-        table.add_column(
-            width=width, justify="right" if at else "left", no_wrap=at > 0, overflow="ellipsis" if at else "fold"
-        )
-    for cells in lines:
-        table.add_row(*(Text(cell, style=style) for cell in cells))
-    return table
 
 
 def prune_report(

@@ -22,6 +22,7 @@ from hcl_cli.report.prune_labels import (
 from hcl_cli.report.retained_labels import Line, Measure, better, chosen_lines, measures_of
 
 SAME_AS_DAMAGE = "perplexity"  # the criterion that is the true damage by definition
+MOST_MEASURES = 4  # of more, only counts are told
 _LEVEL = 0.05
 
 
@@ -179,9 +180,7 @@ def _with_damage(run: PruneRows) -> list[str]:
         sure = [row for row in shown if row.get("rank_correlation_low") is not None]
         above = sum(excludes(row, "rank_correlation") == 1 for row in sure)
         if sure:
-            said.append(
-                f"{above} of {len(sure)} importance criteria agree with it beyond chance (the interval lies above 0)."
-            )
+            said.append(f"The interval lies above 0 for {above} of {len(sure)} importance criteria.")
     spread = spread_of((row for row in known if row["criterion"] in run.names.several_seeds), "rank_correlation")
     if spread is not None:
         said.append(f"{RANDOM} reaches {spread.text(2)} over {len(spread.values)} seeds.")
@@ -195,12 +194,32 @@ def _with_damage(run: PruneRows) -> list[str]:
 
 def quality_sentences(run: PruneRows) -> list[str]:
     """What is kept of each measure, by which criteria, and how many of them do better than chance."""
+    chosen = [(measure, chosen_lines(measure, run)) for measure in measures_of(run.retained) if not measure.is_cost]
+    if len(chosen) > MOST_MEASURES:
+        return _counted(chosen)
+    return [said for measure, lines in chosen for said in _kept(measure, lines) + against_random(measure, lines)]
+
+
+def _counted(chosen: Sequence[tuple[Measure, list[Line]]]) -> list[str]:
+    """Of many measures: how many get worse or better under each criterion, and how many are better than by chance."""
     said = []
-    for measure in measures_of(run.retained):
-        if measure.is_cost:
-            continue
-        lines = chosen_lines(measure, run)
-        said += _kept(measure, lines) + against_random(measure, lines)
+    for name in dict.fromkeys(line.name for _, lines in chosen for line in lines if not line.is_random):
+        rows = [(measure, line.rows[0]) for measure, lines in chosen for line in lines if line.name == name]
+        judged = [found for measure, lines in chosen for line, found in _judged(measure, lines) if line.name == name]
+        tested = [(measure, row) for measure, row in rows if row.get("difference_low") is not None]
+        signs = [excludes(row, "difference") * (1 if measure.higher_is_better else -1) for measure, row in tested
+                 if measure.higher_is_better is not None]  # fmt: skip
+        parts = []
+        if signs:
+            parts.append(
+                f"of {len(signs)} measures {signs.count(-1)} are worse beyond chance and {signs.count(1)} better"
+            )
+        if judged:
+            wins, sure = (sum(found[at] for found in judged) for at in (0, 1))
+            seeds = max(len(line.rows) for _, lines in chosen for line in lines if line.is_random)
+            parts.append(f"{wins} of {len(judged)} are better than {_bar(seeds)}, {sure} with their whole interval")
+        if parts:
+            said.append(f"Without the blocks of {name}, {'; '.join(parts)}.")
     return said
 
 
@@ -236,18 +255,11 @@ def _cost(measure: Measure, line: Line) -> str:
 
 def against_random(measure: Measure, lines: Sequence[Line]) -> list[str]:
     """How many criteria do better than blocks drawn at random, at the same number of blocks."""
-    bars = {line.n_blocks: line.spread("after") for line in lines if line.is_random}
-    judged = []
-    for line in lines:
-        mean = bars.get(line.n_blocks)
-        found = None if mean is None or line.is_random or line.row is None else better(measure, line.row, mean.mean)
-        if found is not None:
-            judged.append((line, found))
+    judged = _judged(measure, lines)
     if not judged:
         return []
     drawn = next(line for line in lines if line.is_random and line.n_blocks == judged[0][0].n_blocks)
-    n_seeds = len(drawn.rows)
-    bar = f"the mean of {n_seeds} seeds of {RANDOM}" if n_seeds > 1 else f"the one seed of {RANDOM}"
+    bar = _bar(len(drawn.rows))
     value = f", {drawn.text('after')}" if len({line.n_blocks for line, _ in judged}) == 1 else ""
     if len(judged) == 1:
         line, (is_better, is_sure) = judged[0]
@@ -260,6 +272,22 @@ def against_random(measure: Measure, lines: Sequence[Line]) -> list[str]:
         "interval."
     )
     return [f"{said} Not better: {joined(losers)}." if 0 < len(losers) < len(judged) else said]
+
+
+def _judged(measure: Measure, lines: Sequence[Line]) -> list[tuple[Line, tuple[bool, bool]]]:
+    """Per criterion whether it is better than the mean of `random`, and whether its whole interval is."""
+    means = {line.n_blocks: line.spread("after") for line in lines if line.is_random}
+    judged = []
+    for line in lines:
+        mean = means.get(line.n_blocks)
+        found = None if mean is None or line.is_random or line.row is None else better(measure, line.row, mean.mean)
+        if found is not None:
+            judged.append((line, found))
+    return judged
+
+
+def _bar(n_seeds: int) -> str:
+    return f"the mean of {n_seeds} seeds of {RANDOM}" if n_seeds > 1 else f"the one seed of {RANDOM}"
 
 
 def note_sentences(run: PruneRows) -> list[str]:

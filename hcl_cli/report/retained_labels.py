@@ -22,12 +22,16 @@ from hcl_cli.report.prune_labels import (
 )
 
 _METRICS = {
-    "next-token-accuracy": "next-token accuracy", "tokens-per-second": "tokens per second", "mc1": "MC1", "mc2": "MC2",
-    "mc3": "MC3", "ece": "ECE", "brier": "Brier score", "auroc": "AUROC", "accuracy-at-50": "accuracy@50",
-    "coverage-at-50": "coverage@50", "accuracy_at_50": "accuracy@50", "coverage_at_50": "coverage@50",
-    "acc_at_50": "accuracy@50", "hcb": "HCB",
+    "token-accuracy": "next-token accuracy", "answer-accuracy": "answer accuracy", "ece": "ECE",
+    "brier": "Brier score", "auroc": "AUROC", "mc1": "MC1", "mc2": "MC2", "mc3": "MC3",
+    "hallucination-rate": "hallucination rate", "tokens-per-second": "tokens per second",
+    **{
+        f"{name}{end}": f"{name} accuracy{how}"
+        for name in ("sentiment", "classification")
+        for end, how in (("", ""), ("-mean", " (mean per token)"), ("-calibrated", " (calibrated)"))
+    },
 }  # fmt: skip
-_COSTS = ("parameters", "tokens-per-second", "tokens_per_second", "tokens per second")
+_COSTS = ("parameters", "tokens-per-second")
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,11 @@ class Line:
     def text(self, name: str) -> str:
         """A column with its interval; over seeds the mean, the lowest and the highest."""
         spread = self.spread(name)
+        # As many decimals as the value before has, where that is the larger one.
+        sizes = [abs(row["before"]) for row in self.rows if row.get("before") is not None]
         if self.row is not None or (spread is not None and len(set(spread.values)) == 1):
-            return estimate(self.rows[0], name)
-        return "-" if spread is None else spread.text(decimals_at(max(map(abs, spread.values))))
+            return estimate(self.rows[0], name, at_least=max(sizes, default=0.0))
+        return "-" if spread is None else spread.text(decimals_at(max([*map(abs, spread.values), *sizes])))
 
     def difference(self, name: str = "difference") -> str:
         """A difference with its interval, or its spread over seeds."""

@@ -42,8 +42,7 @@ def retained_table_text(retained: Sequence[Row], ending: str, blocks: Sequence[R
     """
     check_table_ending(ending)
     if ending == ".csv":
-        spelled = [{**row, "blocks": " ".join(map(str, row.get("blocks") or ()))} for row in retained]
-        return csv_text(spelled, RETAINED.columns)
+        return retained_csv(retained)
     pages = []
     for run in prune_rows(blocks, (), retained):
         chosen = [(measure, chosen_lines(measure, run)) for measure in measures_of(run.retained)]
@@ -51,6 +50,12 @@ def retained_table_text(retained: Sequence[Row], ending: str, blocks: Sequence[R
             pages.append(page(run.name or "retained", [_overview(run, chosen), _lines(run, chosen)],
                               _sentences(run, chosen), ending))  # fmt: skip
     return "\n".join(pages)
+
+
+def retained_csv(retained: Sequence[Row]) -> str:
+    """Every column of RETAINED unrounded; the blocks of a row apart by blanks."""
+    spelled = [{**row, "blocks": " ".join(map(str, row.get("blocks") or ()))} for row in retained]
+    return csv_text(spelled, RETAINED.columns)
 
 
 def write_retained_table(retained: Sequence[Row], path: Path, blocks: Sequence[Row] = ()) -> None:

@@ -10,8 +10,8 @@ CRITERIA = (
     "magnitude", "random", "last", "first",
 )  # fmt: skip
 IMPORTANCE = tuple(name for name in CRITERIA if name not in ("eavss", "hsav", "hss"))
-METRICS = (("perplexity", "wikitext2", False, 23.4), ("next-token-accuracy", "wikitext2", True, 0.41),
-           ("accuracy", "lab", True, 0.62))  # fmt: skip
+METRICS = (("perplexity", "wikitext2", False, 23.4), ("token-accuracy", "wikitext2", True, 0.41),
+           ("answer-accuracy", "lab", True, 0.62))  # fmt: skip
 READ_ACTIVATIONS = ("avss", "avss-published", "eavss", "hsav", "hss", "block-influence", "angular")
 
 
@@ -38,16 +38,15 @@ def compared(criterion="avss", other="damage", value=0.9, spread=0.05, **more):
     return row | more
 
 
-def retained(variant="avss", metric="accuracy", after=0.5, before=0.6, spread=0.05, higher=True, **more):
-    """One row of RETAINED: intervals of +- spread times the value."""
+def retained(variant="avss", metric="answer-accuracy", after=0.5, before=0.6, spread=0.05, higher=True, **more):
+    """One row of RETAINED: intervals of +- spread times the value, of the share +- spread."""
     row = dict.fromkeys(RETAINED.columns) | {"model": "lab", "variant": variant, "n_blocks": 2, "metric": metric}
     row |= {"activations": "residual" if variant in READ_ACTIVATIONS else None, "dataset": "lab"}
     row |= {"higher_is_better": higher, "unit": "questions", "n_units": 200, "blocks": [1, 2]}
     values = {"before": before, "after": after, "difference": after - before}
     values["share_kept"] = after / before if higher else before / after
-    wide = max(before, after)
     for name, value in values.items():
-        size = spread * (1 if name == "share_kept" else wide)
+        size = spread * {"share_kept": 1, "difference": max(before, after)}.get(name, value)
         row |= {name: value, f"{name}_low": value - size, f"{name}_high": value + size}
     return row | more
 
@@ -132,4 +131,34 @@ def study_retained(n_blocks=10, criteria=CRITERIA, seeds=(0, 1, 2, 3, 4), sizes=
         for n in sizes or (n_blocks // 4,):
             row = retained(name, "tokens-per-second", 4000 + 300 * n + place, 4000, 0.01, seed=seed, n_blocks=n)
             rows.append(row | {"dataset": "", "unit": "runs", "n_units": 5})
+    return rows
+
+
+def mitigated(variant="eavss", metric="hallucination-rate", before=0.45, after=0.4, lead=None, spread=0.02, **more):
+    """One row of RETAINED as `hcl mitigate` makes it: intervals of +- spread."""
+    row = dict.fromkeys(RETAINED.columns) | {"model": "lab", "variant": variant, "n_blocks": 3, "metric": metric}
+    row |= {"dataset": "lab", "higher_is_better": False, "unit": "questions", "n_units": 120, "blocks": [4, 5, 9]}
+    values = {"before": before, "after": after, "difference": after - before}
+    if lead is not None:
+        values["lead"] = lead
+        row["lead_over"] = "random-layers"
+    for name, value in values.items():
+        row |= {name: value, f"{name}_low": value - spread, f"{name}_high": value + spread}
+    return row | more
+
+
+def study_mitigated():
+    """RETAINED of a run of `hcl mitigate`."""
+    rows = []
+    for metric, higher, before, size in (
+        ("hallucination-rate", False, 0.45, 0.02), ("creativity", True, 1.32, 0.05), ("perplexity", False, 23.4, 0.6),
+        ("ece", False, 0.12, 0.03),
+    ):  # fmt: skip
+        kind = {"higher_is_better": higher, "spread": size}
+        gain = 2.5 * size * (1 if higher else -1)
+        rows.append(mitigated("eavss", metric, before, before + 1.4 * gain, 0.7 * gain, **kind))
+        for seed in range(3):
+            after = before + gain * (0.4 + 0.1 * seed)
+            rows.append(mitigated("random-layers", metric, before, after, seed=seed, blocks=[seed + 1], **kind))
+        rows.append(mitigated("all-layers", metric, before, before + gain, 0.2 * gain, n_blocks=10, **kind))
     return rows
