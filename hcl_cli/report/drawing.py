@@ -89,11 +89,15 @@ def scale(axis: Any, values: Sequence[float], may_be_log: bool = True) -> None:
 
     Logarithmic for positive values that are far apart; else linear, from 0 where that costs little.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     low, high = min(values), max(values)
     if may_be_log and low > 0 and high >= _FAR * low:
         axis.set_yscale("log")
         axis.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
-        axis.tick_params(axis="y", which="minor", labelleft=False)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
         return
     pad = 0.06 * ((high - low) or abs(high) or 1.0)
     from_zero = 0 <= low <= 0.5 * high

@@ -138,13 +138,20 @@ def _draw_points(
     scale(axis, ends, may_be_log=not counted)
     axis.plot(at, values, color="0.75", lw=0.9, zorder=2)
     small = len(rows) > 24
-    for row, left, height, goes in zip(rows, at, values, removed, strict=True):
-        look = REMOVED if goes else colour
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        if low is not None and high is not None:
-            axis.vlines(left, low, high, color=look, lw=1.8, alpha=0.45, zorder=3)
-        marker = {"marker": "X", "ms": 5.5 if small else 7} if goes else {"marker": "o", "ms": 3.2 if small else 4.5}
-        axis.plot(left, height, ls="none", mfc=look if goes else "white", mec=look, mew=0.9, zorder=4, **marker)
+    for goes, look, marker, size in (
+        (False, colour, "o", 3.2 if small else 4.5),
+        (True, REMOVED, "X", 5.5 if small else 7),
+    ):
+        own = [row for row, gone in zip(rows, removed, strict=True) if gone == goes]
+        sure = [row for row in own if row.get(f"{name}_low") is not None and row.get(f"{name}_high") is not None]
+        lows, highs = ([row[f"{name}_{end}"] for row in sure] for end in ("low", "high"))
+        if sure:
+            axis.vlines([row["block"] for row in sure], lows, highs, color=look, lw=1.8, alpha=0.45, zorder=3)
+        if own:
+            axis.plot(
+                [row["block"] for row in own], [row[name] for row in own], marker, ms=size, mec=look, mew=0.9, zorder=4,
+                mfc=look if goes else "white",
+            )  # fmt: skip
 
 
 def _draw_seeds(axis: Any, family: Sequence[Ranking]) -> None:
@@ -268,13 +275,23 @@ def _curves(blocks: Sequence[Row]) -> _Curves:
     weights_alone: _Curves = {}
     for row in blocks:
         of = (row.get("model"), row.get("dataset"), row.get("activations"))
-        knows = any(row.get(name) is not None for name in ("variance", "sparsity", "l1_norm", "l2_norm"))
+        knows = any(row.get(name) is not None for _, name in _STATISTICS if name != "weight_norm")
         if knows:
             found.setdefault(of, {}).setdefault(row["block"], row)
         elif row.get("weight_norm") is not None:
             weights_alone.setdefault((row.get("model"), None, None), {}).setdefault(row["block"], row)
-    models = {of[0] for of in found}
-    return found | {of: rows for of, rows in weights_alone.items() if of[0] not in models}
+    kept: _Curves = {}
+    for of, rows in found.items():
+        # Criteria that read no activation may repeat the statistics of those that do.
+        again = any(of[:2] == other[:2] and _statistics(rows) == _statistics(own) for other, own in kept.items())
+        if not again:
+            kept[of] = rows
+    models = {of[0] for of in kept}
+    return kept | {of: rows for of, rows in weights_alone.items() if of[0] not in models}
+
+
+def _statistics(rows: dict[int, Row]) -> dict[int, list[Any]]:
+    return {block: [row.get(name) for _, name in _STATISTICS] for block, row in rows.items()}
 
 
 def _labels(keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:

@@ -273,7 +273,8 @@ class RetainedTable:
         yield Text("Share kept, per cent", style="cyan")
         for part in Form(columns).folded(width):
             yield part.table()
-        yield Text("n: blocks removed   with intervals in --table FILE.md", style="dim")
+        values = [f"{measure.name} {estimate(measure.before, 'before', interval=False)}" for measure in measures]
+        yield Text(f"n: blocks removed. Intervals: --table FILE.md. Whole model: {', '.join(values)}.", style="dim")
 
 
 def prune_report(

@@ -211,15 +211,14 @@ def _counted(chosen: Sequence[tuple[Measure, list[Line]]]) -> list[str]:
                  if measure.higher_is_better is not None]  # fmt: skip
         parts = []
         if signs:
-            parts.append(
-                f"of {len(signs)} measures {signs.count(-1)} are worse beyond chance and {signs.count(1)} better"
-            )
+            worse, gained = signs.count(-1), signs.count(1)
+            parts.append(f"{worse} of {len(signs)} measures are worse beyond chance, {gained} better")
         if judged:
             wins, sure = (sum(found[at] for found in judged) for at in (0, 1))
             seeds = max(len(line.rows) for _, lines in chosen for line in lines if line.is_random)
-            parts.append(f"{wins} of {len(judged)} are better than {_bar(seeds)}, {sure} with their whole interval")
+            parts.append(f"{wins} of {len(judged)} beat {_bar(seeds)}, {sure} with the whole interval")
         if parts:
-            said.append(f"Without the blocks of {name}, {'; '.join(parts)}.")
+            said.append(f"{name}: {'; '.join(parts)}.")
     return said
 
 

@@ -91,6 +91,8 @@ def study_blocks(n_blocks=10, criteria=CRITERIA, seeds=(0, 1, 2, 3, 4)):
                 row |= {"damage_low": row["damage"] * 0.93, "damage_high": row["damage"] * 1.08}
                 row |= {"variance": 0.01 * 1.4 ** (10 * at / n_blocks), "sparsity": 0.03 / (1 + at), "epsilon": 0.01}
                 row |= {"l1_norm": 20.0 + 3 * at, "l2_norm": 2.0 + 0.4 * at, "weight_norm": 31 + noise("w", at)}
+                if criterion not in READ_ACTIVATIONS:
+                    row |= dict.fromkeys(("variance", "sparsity", "epsilon", "l1_norm", "l2_norm"))
                 if min(scores) >= 0:
                     row |= {"normalised": score / sum(scores), "cumulative": sum(scores[: at + 1]) / sum(scores)}
                 if criterion == "eavss":
