@@ -11,8 +11,8 @@ from rich.text import Text
 from hcl_cli.report.columns import GAP, rows_in_line, widths_of
 from hcl_cli.report.labels import Row, one_line
 from hcl_cli.report.mitigate_words import mitigate_notes, mitigate_sentences
-from hcl_cli.report.prune_labels import estimate, key_of, names_of
-from hcl_cli.report.retained_labels import Line, lines_of, measures_of
+from hcl_cli.report.prune_labels import estimate, key_of, names_of, significant, spread_of
+from hcl_cli.report.retained_labels import Line, Measure, lines_of, measures_of
 
 _LEAD = 4  # the column of leads
 _FORMS = ((True, (0, 1, 2, 3, _LEAD)), (False, (0, 1, 2, 3, _LEAD)), (False, (0, 2, 3, _LEAD)))  # interval, columns
@@ -43,12 +43,13 @@ class MitigateTable:
                 break
         yield rows_in_line([everything[0]], widths, "bold")
         for measure, own in zip(measures, cells, strict=True):
-            before = f"before: {estimate(measure.before, 'before')}"
+            before = f"before: {_before(measure)}"
             about = ", ".join(part for part in (measure.direction, before) if part)
             yield Text.assemble((measure.name, "cyan"), f"   {about}")
             yield rows_in_line([[row[at] for at in shown] for row in own], widths)
         seeds = any(len(line.rows) > 1 for own in lines for line in own)
-        yield Text("n: blocks trained   [ ] 95 %" + "   ( ) over seeds" * seeds, style="dim")
+        counted = "n: blocks trained   " if 1 in shown else ""
+        yield Text(f"{counted}[ ] 95 %{'   ( ) over seeds' * seeds}", style="dim")
         yield Text("")
         for sentence in mitigate_sentences(self.retained):
             yield Text(sentence)
@@ -63,11 +64,21 @@ def _cells(line: Line, interval: bool) -> list[str]:
     return [line.name, n_blocks, after if interval else after.split(" ")[0], line.difference(), line.difference("lead")]
 
 
+def _before(measure: Measure) -> str:
+    """The value before; from the lowest to the highest where it depends on the trained blocks."""
+    spread = spread_of(measure.rows, "before")
+    if spread is None or len(set(spread.values)) == 1:
+        return estimate(measure.before, "before")
+    low, high = min(spread.values), max(spread.values)
+    largest = max(abs(low), abs(high))
+    return f"{significant(low, largest)} to {significant(high, largest)}, by blocks"
+
+
 def lead_title(retained: Sequence[Row]) -> str:
     """`Lead over random-layers`, where all leads are over the same variant."""
     others = {row["lead_over"] for row in retained if row.get("lead_over") is not None}
     title = f"Lead over {one_line(str(next(iter(others))))}" if len(others) == 1 else "Lead"
-    return title if len(title) <= 24 else "Lead"
+    return title if len(title) <= 25 else "Lead"
 
 
 def mitigate_report(retained: Sequence[Row]) -> Iterator[MitigateTable | Text]:

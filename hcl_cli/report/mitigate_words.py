@@ -23,7 +23,7 @@ def mitigate_sentences(retained: Sequence[Row]) -> list[str]:
     return [
         *_trained(retained, names),
         *_changed(measures, names),
-        *(sentence for measure in measures for sentence in lead_sentences(measure, names)),
+        *lead_sentences(measures, names),
         *_counted(measures),
     ]
 
@@ -47,9 +47,8 @@ def _changed(measures: Sequence[Measure], names: Names) -> list[str]:
             continue
         kinds: dict[str, list[str]] = {}
         for measure, row in known:
-            told, upwards = excludes(row, "difference"), measure.higher_is_better
-            if told:
-                kind = "changed" if upwards is None else "better" if (told == 1) == upwards else "worse"
+            kind = _kind(measure, row, "difference")
+            if kind:
                 kinds.setdefault(kind, []).append(measure.name)
         parts = [f"{kind} in {joined(kinds[kind])}" for kind in ("better", "worse", "changed") if kind in kinds]
         end = f": {'; '.join(parts)}" if parts else ""
@@ -58,29 +57,60 @@ def _changed(measures: Sequence[Measure], names: Names) -> list[str]:
     return said
 
 
-def lead_sentences(measure: Measure, names: Names) -> list[str]:
-    """For each variant that is compared with another, whether the interval of its lead excludes 0."""
-    return [_lead(measure, line) for line in lines_of(measure, names) if _has_lead(line)]
+def lead_sentences(measures: Sequence[Measure], names: Names) -> list[str]:
+    """Of the first variant that is compared with another, every lead; of the others, where it excludes 0."""
+    found: dict[str, list[tuple[Measure, Row]]] = {}
+    for measure in measures:
+        for line in lines_of(measure, names):
+            row = line.row
+            if row is not None and row.get("lead") is not None and row.get("lead_over") is not None:
+                found.setdefault(line.name, []).append((measure, row))
+    said = []
+    for at, (name, leads) in enumerate(found.items()):
+        said += [_lead(measure, row, name, names) for measure, row in leads] if at == 0 else [_summary(leads, name)]
+    return said
 
 
-def _has_lead(line: Line) -> bool:
-    return line.row is not None and line.row.get("lead") is not None and line.row.get("lead_over") is not None
+def _kind(measure: Measure, row: Row, name: str) -> str:
+    """better | worse | changed by the interval of a difference or lead; empty if it holds 0 or is unknown."""
+    told, upwards = excludes(row, name), measure.higher_is_better
+    return "" if not told else "changed" if upwards is None else "better" if (told == 1) == upwards else "worse"
 
 
-def _lead(measure: Measure, line: Line) -> str:
-    row = line.rows[0]
-    other, told, upwards = one_line(str(row["lead_over"])), excludes(row, "lead"), measure.higher_is_better
-    said = f"{measure.name}: {line.name} minus {other} is {line.difference('lead')}"
+def _lead(measure: Measure, row: Row, name: str, names: Names) -> str:
+    other = one_line(str(row["lead_over"]))
+    said = f"{measure.name}: {name} minus {other} is {Line(key_of(row), name, None, [row]).difference('lead')}"
+    kind = _kind(measure, row, "lead")
     if row.get("lead_low") is None or row.get("lead_high") is None:
-        return f"{said}; whether that is more than chance is unknown."
-    if told == 0:
-        changed = excludes(row, "difference")
-        gained = upwards is not None and changed != 0 and (changed == 1) == upwards
-        end = ", so its gain cannot be told from plain fine-tuning" if gained else ""
-        return f"{said}: the interval holds 0{end}."
-    if upwards is None:
-        return f"{said}: the interval excludes 0."
-    return f"{said}: the interval excludes 0, and {line.name} is {'better' if (told == 1) == upwards else 'worse'}."
+        said += "; whether that is more than chance is unknown"
+    elif not kind:
+        gained = _kind(measure, row, "difference") == "better"
+        said += f": the interval holds 0{f', so its gain cannot be told from that of {other}' if gained else ''}"
+    else:
+        said += f": the interval excludes 0{'' if kind == 'changed' else f', and {name} is {kind}'}"
+    return f"{said}.{_draws(measure, row, names)}"
+
+
+def _draws(measure: Measure, row: Row, names: Names) -> str:
+    """Against how many draws of the other variant the value is better; nothing where there is only one."""
+    other, upwards, value = str(row["lead_over"]), measure.higher_is_better, row.get("after")
+    drawn = [own for own in measure.rows if own["variant"] in names.several_seeds and other.startswith(own["variant"])]
+    known = [own["after"] for own in drawn if own.get("after") is not None]
+    if len(known) < 2 or upwards is None or value is None:
+        return ""
+    n_better = sum(value > after if upwards else value < after for after in known)
+    return f" Its value is better than those of {n_better} of {len(known)} draws."
+
+
+def _summary(leads: Sequence[tuple[Measure, Row]], name: str) -> str:
+    kinds: dict[str, list[str]] = {}
+    for measure, row in leads:
+        kinds.setdefault(_kind(measure, row, "lead"), []).append(measure.name)
+    other = joined(list(dict.fromkeys(one_line(str(row["lead_over"])) for _, row in leads)))
+    told = [f"{kind} in {joined(kinds[kind])}" for kind in ("better", "worse", "changed") if kind in kinds]
+    n_told = len(leads) - len(kinds.get("", []))
+    end = f": {'; '.join(told)}" if told else ""
+    return f"The lead of {name} over {other} excludes 0 in {n_told} of {len(leads)} measures{end}."
 
 
 def _counted(measures: Sequence[Measure]) -> list[str]:

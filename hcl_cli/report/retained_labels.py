@@ -24,6 +24,7 @@ from hcl_cli.report.prune_labels import (
 _METRICS = {
     "token-accuracy": "next-token accuracy", "answer-accuracy": "answer accuracy", "ece": "ECE",
     "brier": "Brier score", "auroc": "AUROC", "mc1": "MC1", "mc2": "MC2", "mc3": "MC3",
+    "contrastive-loss": "contrastive loss", "cosine-margin": "cosine margin",
     "hallucination-rate": "hallucination rate", "tokens-per-second": "tokens per second",
     **{
         f"{name}{end}": f"{name} accuracy{how}"

@@ -42,7 +42,7 @@ def test_rows_stay_within_the_width_whole(width):
         (-0.03, 0.4, True, "the interval excludes 0, and eavss is worse."),
         (0.03, 0.4, False, "the interval excludes 0, and eavss is worse."),
         (-0.03, 0.4, None, "the interval excludes 0."),
-        (-0.01, 0.4, False, "the interval holds 0, so its gain cannot be told from plain fine-tuning."),
+        (-0.01, 0.4, False, "the interval holds 0, so its gain cannot be told from that of random-layers."),
         (-0.02, 0.44, False, "the interval holds 0."),
     ],
 )
@@ -64,6 +64,33 @@ def test_what_changed_and_what_was_trained():
         "on lab.",
         "No lead over other blocks is known, so a gain may be that of plain fine-tuning.",
     ]
+
+
+def test_other_variants_are_told_by_where_their_lead_excludes_0():
+    rows = [
+        mitigated(lead=-0.03), mitigated("all-layers", lead=-0.03), mitigated("all-layers", "ece", lead=0.03),
+        mitigated("all-layers", "brier", lead=0.01), mitigated("plain", lead=0.01),
+    ]  # fmt: skip
+    said = mitigate_sentences(rows)
+    assert "The lead of plain over random-layers excludes 0 in 0 of 1 measures." in said
+    assert (
+        "The lead of all-layers over random-layers excludes 0 in 2 of 3 measures: better in hallucination rate on lab; "
+        "worse in ECE on lab."
+    ) in said
+
+
+def test_several_draws_are_counted_and_a_value_before_may_depend_on_the_blocks():
+    """The lead is over the first draw alone: the others show whether that draw was a lucky one."""
+    rows = [
+        mitigated(lead=-0.03) | {"lead_over": "random-layers 0"},
+        *(mitigated("random-layers", after=after, seed=seed) for seed, after in enumerate((0.43, 0.4, 0.39))),
+    ]
+    said = mitigate_sentences(rows)[-1]
+    assert said.endswith("and eavss is better. Its value is better than those of 1 of 3 draws.")
+    upwards = [row | {"higher_is_better": True} for row in rows]
+    assert mitigate_sentences(upwards)[-1].endswith("Its value is better than those of 1 of 3 draws.")
+    own = [mitigated(metric="cosine-margin"), mitigated("all-layers", "cosine-margin", before=0.2)]
+    assert "cosine margin on lab   lower is better, before: 0.200 to 0.450, by blocks" in shown(own)
 
 
 def test_leads_without_an_interval_and_how_many_chance_would_give():
