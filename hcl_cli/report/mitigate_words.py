@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hcl_cli.report.labels import Row, number, one_line
 from hcl_cli.report.probe_labels import joined
 from hcl_cli.report.prune_labels import Names, block_list, excludes, key_of, names_of
-from hcl_cli.report.retained_labels import Line, Measure, lines_of, measures_of
+from hcl_cli.report.retained_labels import Line, Measure, lines_of, measures_of, units_of
 
 _LEVEL = 0.05
 
@@ -127,10 +127,5 @@ def _counted(measures: Sequence[Measure]) -> list[str]:
 
 def mitigate_notes(retained: Sequence[Row]) -> list[str]:
     """What is resampled, and how many there are."""
-    said = []
-    for unit in dict.fromkeys(row["unit"] for row in retained if row.get("unit") is not None):
-        counts = sorted({row["n_units"] for row in retained if row.get("unit") == unit and row.get("n_units")})
-        if counts:
-            spread = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1])))
-            said.append(f"n = {spread} {one_line(str(unit))}.")
-    return [*said, "Intervals: 95 %, differences and leads paired, each for itself."] if said else []
+    units = units_of(retained)
+    return [f"n = {joined(units)}.", "Intervals: 95 %, differences and leads paired, each for itself."] if units else []

@@ -258,7 +258,8 @@ class RetainedTable:
             yield Text.assemble((measure.name, "cyan"), f"   {about}")
             yield rows_in_line(own, widths)
         seeds = any(len(line.rows) > 1 for own in lines for line in own)
-        yield Text("n: blocks removed   [ ] 95 %" + "   ( ) over seeds" * seeds, style="dim")
+        legend = ["n: blocks removed", "share kept: after / whole, or whole / after where lower is better", "[ ] 95 %"]
+        yield Text(whole([*legend, *["( ) over seeds"] * seeds], width), style="dim")
 
     def _shares(
         self, measures: Sequence[Measure], lines: Sequence[Sequence[Line]], width: int

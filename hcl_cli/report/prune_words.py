@@ -19,7 +19,7 @@ from hcl_cli.report.prune_labels import (
     signed_estimate,
     spread_of,
 )
-from hcl_cli.report.retained_labels import Line, Measure, better, chosen_lines, measures_of
+from hcl_cli.report.retained_labels import Line, Measure, better, chosen_lines, measures_of, units_of
 
 SAME_AS_DAMAGE = "perplexity"  # the criterion that is the true damage by definition
 MOST_MEASURES = 4  # of more, only counts are told
@@ -183,7 +183,8 @@ def _with_damage(run: PruneRows) -> list[str]:
             said.append(f"The interval lies above 0 for {above} of {len(sure)} importance criteria.")
     spread = spread_of((row for row in known if row["criterion"] in run.names.several_seeds), "rank_correlation")
     if spread is not None:
-        said.append(f"{RANDOM} reaches {spread.text(2)} over {len(spread.values)} seeds.")
+        value = f"{spread.text(2)} over {len(spread.values)} seeds"
+        said.append(f"{RANDOM} has a rank correlation with {'it' if said else 'the true damage'} of {value}.")
     if of_itself and shown:
         said.append(f"{SAME_AS_DAMAGE} orders blocks by this damage itself and is no check of it.")
     return [" ".join(said)] if said else []
@@ -299,12 +300,9 @@ def note_sentences(run: PruneRows) -> list[str]:
     if bounds:
         spread = f"{bounds[0]:.3g}" + (f" to {bounds[-1]:.3g}" if len(bounds) > 1 else "")
         said.append(f"Sparsity: share of activations nearer to 0 than {spread}.")
-    units = list(dict.fromkeys(row["unit"] for row in run.retained if row.get("unit") is not None))
-    counts = {unit: sorted({row["n_units"] for row in run.retained if row.get("unit") == unit and row.get("n_units")})
-              for unit in units}  # fmt: skip
+    units = units_of(run.retained)
     if units:
-        over = joined([f"{_spread(counts[unit])}{one_line(str(unit))}" for unit in units])
-        said.append(f"Intervals of quality: 95 % over {over}, each for itself.")
+        said.append(f"Intervals of quality: 95 % over {joined(units)}, each for itself.")
     tested = [row for row in run.compared if row.get("p_value") is not None]
     if len(tested) > 1:
         said.append(
@@ -312,10 +310,6 @@ def note_sentences(run: PruneRows) -> list[str]:
             f"{len(tested)} would still be below {_LEVEL}."
         )
     return said
-
-
-def _spread(counts: Sequence[int]) -> str:
-    return " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) + " " if counts else ""
 
 
 def _to(counts: Sequence[int]) -> str:

@@ -20,8 +20,9 @@ from hcl_cli.report.drawing import (
     wrapped,
 )
 from hcl_cli.report.labels import Row
+from hcl_cli.report.probe_labels import joined
 from hcl_cli.report.prune_labels import Key, PruneRows, prune_rows, spread_of
-from hcl_cli.report.retained_labels import Line, Measure, lines_of, measures_of
+from hcl_cli.report.retained_labels import Line, Measure, lines_of, measures_of, units_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,8 +194,7 @@ def _note(panels: Sequence[tuple[PruneRows, Measure]]) -> str:
     rows = [row for _, measure in panels for row in measure.rows]
     if any(row.get("after_low") is not None for row in rows):
         said.append("Bands: 95 % intervals, each number of blocks for itself; not paired.")
-    for unit in dict.fromkeys(row["unit"] for row in rows if row.get("unit") is not None):
-        counts = sorted({row["n_units"] for row in rows if row.get("unit") == unit and row.get("n_units") is not None})
-        if counts:
-            said.append(f"n = {' to '.join(f'{n:,}' for n in dict.fromkeys((counts[0], counts[-1])))} {unit}.")
+    units = units_of(rows)
+    if units:
+        said.append(f"n = {joined(units)}.")
     return " ".join(said)

@@ -192,3 +192,13 @@ def better(measure: Measure, row: Row, than: float) -> tuple[bool, bool] | None:
         return None
     told = excludes(row, "after", than)
     return (value > than, told == 1) if upwards else (value < than, told == -1)
+
+
+def units_of(rows: Sequence[Row]) -> list[str]:
+    """What the intervals resample, with its number: `200 texts`, `80 to 120 questions`."""
+    said = []
+    for unit in dict.fromkeys(row["unit"] for row in rows if row.get("unit") is not None):
+        counts = sorted({row["n_units"] for row in rows if row.get("unit") == unit and row.get("n_units") is not None})
+        spread = " to ".join(f"{n:,}" for n in dict.fromkeys(counts[:1] + counts[-1:]))
+        said.append(f"{spread} {one_line(str(unit))}".strip())
+    return said

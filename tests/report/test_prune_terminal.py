@@ -180,7 +180,14 @@ def test_seeds_of_random_are_told_by_mean_and_spread():
     pairs = [compared(), *(compared("random", value=value, seed=seed) for seed, value in enumerate((-0.1, 0.1, 0.3)))]
     text = shown(pairs=pairs)
     assert "random (3 seeds) 0.10 (-0.10 to 0.30) - 1.0 of 2" in " ".join(text.split())
-    assert said([], pairs)[-1].endswith("random reaches 0.10 (-0.10 to 0.30) over 3 seeds.")
+    assert said([], pairs)[-1].endswith("random has a rank correlation with it of 0.10 (-0.10 to 0.30) over 3 seeds.")
+
+
+def test_random_alone_is_shown_by_its_counts():
+    rows = study_blocks(4, ("random",))
+    text = shown(rows, study_compared(("random",)))
+    assert lines(text, 2, after=1) == [["Block", "random", "Damage"], ["1", "3/5", "+2.058", "[+1.914,", "+2.223]"]]
+    assert "random has a rank correlation with the true damage of 0.09 (" in text
 
 
 # ----------------------------------------------------------------------------------------------- quality that is kept
