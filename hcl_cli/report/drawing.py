@@ -101,7 +101,7 @@ def scale(axis: Any, values: Sequence[float], may_be_log: bool = True) -> None:
         return
     pad = 0.06 * ((high - low) or abs(high) or 1.0)
     from_zero = 0 <= low <= 0.5 * high
-    axis.set_ylim(-0.02 * high if from_zero else low - pad, high + pad)
+    axis.set_ylim(-0.06 * high if from_zero else low - pad, high + pad)
     if low < 0 < high:
         axis.axhline(0, color="0.55", lw=0.8, zorder=1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}" if abs(value) < 1e5 else f"{value:.4g}")
