@@ -22,7 +22,7 @@ _SYNONYMS = {
     "answers": ("answer", "gold", "aliases", "correct_answers", "possible_answers", "target", "output", "a", "label"),
     "text": ("body", "content", "passage", "story", "document", "article", "sentence", "response", "completion"),
     "statement": ("text", "sentence", "claim", "proposition", "fact"),
-    "label": ("is_true", "truth", "true", "correct", "answer", "target", "y"),
+    "label": ("is_true", "truth", "true", "correct", "answer", "target", "y", "sentiment", "class"),
     "best_answer": ("best answer", "best", "right_answer", "answer", "answers"),
     "correct_answers": ("correct answers", "correct", "right_answers", "true_answers", "answers"),
     "incorrect_answers": ("incorrect answers", "incorrect", "wrong_answers", "false_answers"),
