@@ -1,14 +1,12 @@
 """The options of `hcl prune` that no other command has."""
 
-import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hcl_cli.cli.options import natural, parse_exit_layers
+from hcl_cli.cli.options import RUN_PANEL, natural, parse_exit_layers
 from hcl_cli.errors import BadOption
 
 # Which criteria there are, in the order in which they are shown.
@@ -47,6 +45,13 @@ MaxTokensOpt = Annotated[
                  help="Longer texts are cut to their first N tokens."),
 ]  # fmt: skip
 
+BatchTokensOpt = Annotated[
+    int,
+    typer.Option("--batch-tokens", metavar="N", rich_help_panel=RUN_PANEL,
+                 callback=natural("--batch-tokens", 1, 2**40, "expected 1 or more"),
+                 help="Token budget of one forward pass: texts times the longest."),
+]  # fmt: skip
+
 CriterionOpt = Annotated[
     str | None,
     typer.Option(
@@ -62,7 +67,7 @@ ActivationsOpt = Annotated[
 EpsilonOpt = Annotated[
     str,
     typer.Option("--epsilon", metavar="E", rich_help_panel=_SCORES,
-                 help="Sparsity counts |a| < E; 0.1rms is relative to the token's root mean square."),
+                 help="Sparsity counts |a| < E: 1e-5, or 0.01rms, relative to the token's root mean square."),
 ]  # fmt: skip
 RandomSeedsOpt = Annotated[
     int,
@@ -116,12 +121,26 @@ KeepFirstOpt = Annotated[
     typer.Option("--keep-first", metavar="K", rich_help_panel=_REMOVAL,
                  help="Keep the first K blocks: the model that exits early at K."),
 ]  # fmt: skip
+ExportCriterionOpt = Annotated[
+    str | None,
+    typer.Option("--export-criterion", metavar="NAME", rich_help_panel=_REMOVAL, show_default="the only one",
+                 help="Whose removal --export writes, where there are several."),
+]  # fmt: skip
 ExportOpt = Annotated[
     Path | None,
     typer.Option("--export", metavar="DIR", rich_help_panel=_REMOVAL,
                  help="Write the pruned model as a checkpoint that `from_pretrained` loads."),
 ]  # fmt: skip
 
+MetricsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics", metavar="NAMES", rich_help_panel=_QUALITY, show_default="those that fit the model",
+        help="With commas: perplexity, token-accuracy, answer-accuracy, mc1, mc2, mc3, sentiment, accuracy@50, "
+        "coverage@50, ece, brier, auroc, hallucination-rate, creativity, parameters, tokens-per-second, or NAME:SET; "
+        "none measures nothing.",
+    ),
+]  # fmt: skip
 SweepOpt = Annotated[
     str | None,
     typer.Option("--sweep", metavar="COUNTS", rich_help_panel=_QUALITY,
@@ -142,14 +161,6 @@ QualityFigureOpt = Annotated[
     typer.Option("--quality-figure", metavar="FILE", rich_help_panel=_QUALITY,
                  help="Draw the quality over the number of removed blocks (--sweep): .png, .svg or .pdf."),
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Epsilon:
-    """What counts as no activation: below `value`, or below `value` times the token's root mean square."""
-
-    value: float
-    relative: bool
 
 
 def parse_criteria(text: str | None, scored: bool) -> tuple[str, ...]:
@@ -189,22 +200,6 @@ def parse_activations(text: str) -> tuple[str, ...]:
     return tuple(name for name in ACTIVATIONS if name in names)
 
 
-def parse_epsilon(text: str) -> Epsilon:
-    """A number, or a number and `rms`.
-
-    Raises:
-        BadOption
-    """
-    number = text.strip().removesuffix("rms")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise BadOption(f"--epsilon {text}: expected a number above 0 such as 0.01, or a share of the size: 0.1rms")
-    return Epsilon(value, relative=number != text.strip())
-
-
 def parse_removed(remove: str | None, keep_first: int | None, n_blocks: int, model: str) -> tuple[int, ...] | None:
     """The blocks that the user removes by hand, rising; None if no option says so.
 
@@ -228,12 +223,12 @@ def parse_removed(remove: str | None, keep_first: int | None, n_blocks: int, mod
 _COUNTS = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
-def parse_sweep(text: str | None, n_blocks: int, n_free: int) -> tuple[int, ...]:
+def parse_sweep(text: str | None, n_blocks: int, n_protected: int) -> tuple[int, ...]:
     """Numbers of removed blocks, rising.
 
     Args:
         n_blocks: that the model has.
-        n_free: of these, blocks that are not protected.
+        n_protected: of these, blocks that stay.
     Raises:
         BadOption: not numbers, or more than can go.
     """
@@ -245,29 +240,7 @@ def parse_sweep(text: str | None, n_blocks: int, n_free: int) -> tuple[int, ...]
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise BadOption(f"--sweep {text}: {part.strip()!r} is no number or range; try --sweep 1-{n_blocks // 2}")
         counts.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    most = min(n_free, n_blocks - 1)
+    most = min(n_blocks - n_protected, n_blocks - 1)
     if min(counts) < 1 or max(counts) > most:
         raise BadOption(f"--sweep {text}: 1 to {most} blocks can be removed; try --sweep 1-{max(1, most // 2)}")
     return tuple(sorted(counts))
-
-
-def parse_amount(fraction: float | None, n: int | None, n_blocks: int) -> tuple[float | None, int | None]:
-    """How much is removed: (fraction, None) or (None, n); 0.25 by default.
-
-    Raises:
-        BadOption: both, a fraction outside 0 < F < 1, or a number of blocks that leaves nothing.
-    """
-    if fraction is not None and n is not None:
-        raise BadOption(f"--fraction {fraction:g} and --n {n}: say once how much is removed")
-    if n is not None:
-        if not 1 <= n < n_blocks:
-            raise BadOption(f"--n {n}: the model has {n_blocks} blocks; expected 1 to {n_blocks - 1}")
-        return None, n
-    share = 0.25 if fraction is None else fraction
-    if not 0 < share < 1:
-        raise BadOption(f"--fraction {share:g}: expected more than 0 and less than 1, e.g. --fraction 0.25")
-    if math.floor(share * n_blocks) == 0:
-        raise BadOption(
-            f"--fraction {share:g}: is less than one of {n_blocks} blocks; try --fraction {1 / n_blocks:.2g} or --n 1"
-        )
-    return share, None

@@ -4,7 +4,7 @@ Light: reading it imports neither Polars nor Arrow.
 """
 
 from hcl_cli.schemas.answers import FINDINGS, JUDGED, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
-from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, RETAINED
+from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
@@ -39,6 +39,7 @@ __all__ = [
     "BLOCKS",
     "CRITERIA_COMPARED",
     "RETAINED",
+    "QUALITY",
     "TABLES",
     "Table",
 ]
@@ -74,5 +75,6 @@ TABLES = {
         BLOCKS,
         CRITERIA_COMPARED,
         RETAINED,
+        QUALITY,
     )
 }

@@ -85,3 +85,20 @@ RETAINED = Table(
     not_null=("variant", "metric"),
     made_by="prune",
 )
+
+QUALITY = Table(
+    "quality",
+    key=("model", "metric", "dataset", "unit_index"),
+    columns={
+        "model": "string",
+        "removed": "list[int16]",  # blocks that the model lacks, 1..L
+        "metric": "string",  # as in RETAINED
+        "dataset": "string",
+        "unit": "string",  # texts | questions; null for a number of the model alone
+        "unit_index": "int32",  # the same unit in every model
+        "values": "list[float64]",  # what the metric's number is made of; NaN where the unit has none
+    },
+    required=("metric", "unit_index", "values"),
+    not_null=("metric", "unit_index"),
+    made_by="prune",
+)

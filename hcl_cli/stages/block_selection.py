@@ -15,14 +15,21 @@ def selection_of(
 ) -> Selection:
     """The options as a Selection; `n`, where given, is in place of the fraction.
 
+    What can be refused without a score is refused here, before anything is measured.
+
     Raises:
-        BadOption: unusable values; one line.
+        BadOption: unusable values, nothing to remove, nothing left; one line.
     """
-    from hcl_cli.measures.block_selection import Selection, protected_blocks
+    import numpy as np
+
+    from hcl_cli.measures.block_selection import Selection, protected_blocks, removed_blocks
 
     try:
         protected = protected_blocks(protect, n_blocks) if protect else frozenset()
-        return Selection(rule, None if n is not None else fraction, n, protected)
+        selection = Selection(rule, None if n is not None else fraction, n, protected)
+        if rule in ("lowest", "contiguous"):
+            removed_blocks(np.arange(float(n_blocks)), selection)
+        return selection
     except ValueError as error:
         raise BadOption(str(error)) from error
 

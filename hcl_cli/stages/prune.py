@@ -18,7 +18,7 @@ are the likeliest to hallucinate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,10 @@ from hcl_cli.measures.block_scores import (
     normalised,
     random_scores,
 )
-from hcl_cli.measures.block_selection import Selection, n_of_fraction, removal_ranks, removed_blocks
+from hcl_cli.measures.block_selection import Selection, n_of_fraction, removal_ranks
 from hcl_cli.schemas import BLOCKS
+from hcl_cli.stages.block_selection import chosen_blocks
+from hcl_cli.stages.removed import GIVEN, GREEDY
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +57,6 @@ Ids = tuple[int, ...]
 Say = Callable[[str], None]
 Row = dict[str, Any]
 
-GREEDY, GIVEN = "greedy", "given"
 # Criteria that read one kind of activations each; the others are of the residual stream or of none.
 OF_KINDS = ("avss", *OF_ANSWERS)
 
@@ -168,17 +169,14 @@ class _Table:
     @cached_property
     def statistics(self) -> BlockStatistics:
         from hcl_cli.models.block_statistics import block_statistics
-        from hcl_cli.stages.eavss import answer_statistics
 
-        scoring = self.scoring
-        if self.read.answers is not None:
-            return answer_statistics(
-                self.loaded, self.read.answers, activations=scoring.activations, epsilon=scoring.epsilon,
-                batch_tokens=scoring.batch_tokens, published="avss-published" in scoring.criteria,
-            )  # fmt: skip
+        scoring, answers = self.scoring, self.read.answers
         return block_statistics(
-            self.loaded, self.read.texts, activations=scoring.activations, epsilon=scoring.epsilon,
-            batch_tokens=scoring.batch_tokens, published="avss-published" in scoring.criteria,
+            self.loaded, self.read.texts if answers is None else answers.sequences,
+            measured_from=None if answers is None else answers.measured_from,
+            groups=None if answers is None else answers.groups, activations=scoring.activations,
+            epsilon=scoring.epsilon, published="avss-published" in scoring.criteria,
+            batch_tokens=scoring.batch_tokens,
         )  # fmt: skip
 
     @cached_property
@@ -241,20 +239,14 @@ class _Table:
         self, criterion: str, scores: BlockScores, *, activations: str | None = None, seed: int | None = None
     ) -> list[Row]:
         """The rows of one criterion, with what its selection removes."""
-        highest_first = criterion in HIGHEST_FIRST
-        try:
-            removed = removed_blocks(
-                scores.score, self.scoring.selection, highest_first=highest_first, spans=scores.spans
-            )
-        except ValueError as error:
-            raise BadOption(f"--criterion {criterion}: {error}") from error
+        removed = chosen_blocks(criterion, scores.score, self.scoring.selection, spans=scores.spans)
         if scores.n_undefined:
             self.say(
                 f"{criterion}: {scores.n_undefined} of {self.n_blocks} blocks have no score, since no activation of "
                 "theirs is below --epsilon; they go last"
             )
         tests = self._contrasts.get(activations) if criterion == "eavss" and activations is not None else None
-        ranks = removal_ranks(scores.score, highest_first=highest_first)
+        ranks = removal_ranks(scores.score, highest_first=criterion in HIGHEST_FIRST)
         return self._rows(
             criterion, removed=removed, activations=activations, seed=seed, scores=scores, ranks=ranks, tests=tests
         )
@@ -326,11 +318,15 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def removed_by(rows: Sequence[Row]) -> dict[tuple[str, str | None, int | None], tuple[int, ...]]:
-    """(criterion, activations, seed) -> the blocks that it removes, rising, in the order of the rows of BLOCKS."""
-    found: dict[tuple[str, str | None, int | None], list[int]] = {}
-    for row in rows:
-        blocks = found.setdefault((row["criterion"], row["activations"], row["seed"]), [])
-        if row["removed"]:
-            blocks.append(row["block"])
-    return {key: tuple(sorted(blocks)) for key, blocks in found.items()}
+def parsed_epsilon(text: str) -> Epsilon:
+    """The bound that `--epsilon` names.
+
+    Raises:
+        BadOption
+    """
+    from hcl_cli.measures.activations import parse_epsilon
+
+    try:
+        return parse_epsilon(text)
+    except ValueError as error:
+        raise BadOption(str(error)) from error
