@@ -26,7 +26,8 @@ class BlockPass:
     """One forward over one batch.
 
     Attributes:
-        values: name -> per block, [token] on the model's device; tokens of the batch's texts, text after text.
+        values: kind -> [block, statistic, token] on the model's device; statistics in the order of OF_KIND, then
+            INFLUENCE (of the residual stream alone); tokens of the batch's texts, text after text.
         spans: [text, block, n], see `span_distances`.
         published: per block, ([text], [text]).
     """
@@ -45,7 +46,7 @@ class BlockPass:
         self.epsilon, self.is_published = epsilon, published
         self.width = max(len(job.item.ids) for job in batch)
         self.n_tokens = np.array([len(job.places) for job in batch])
-        self.values: dict[tuple[str, str], list[Tensor]] = {}
+        self.values: dict[str, Tensor] = {}
         self.published: list[tuple[Tensor, Tensor]] = []
         self.spans: Floats = np.empty(0)
         places = [row * self.width + place for row, job in enumerate(batch) for place in job.places]
@@ -55,7 +56,15 @@ class BlockPass:
         self._n_places = len(places)
         self._rows = torch.arange(len(batch), device=device)
         self._last = torch.tensor([job.places.stop - 1 for job in batch], device=device)
-        self._states: list[Tensor] = []
+        # All results are asked for before the forward: small pieces that stay between the large ones that go would
+        # leave holes, and the heap would grow.
+        wide = torch.promote_types(loaded.dtype, torch.float32)
+        for kind in ("residual", *modules):
+            size = (loaded.n_layers, len(OF_KIND) + (kind == "residual"), self._n_places)
+            self.values[kind] = torch.empty(size, dtype=wide, device=device)
+        width = int(loaded.anatomy.config.hidden_size)
+        self._states = torch.empty(len(batch), loaded.n_layers + 1, width, dtype=wide, device=device)
+        self._measured: dict[str, int] = dict.fromkeys(self.values, 0)  # blocks that are done
         # The output whose norms are known: it is the next block's input.
         self._known: tuple[Tensor, Tensor] | None = None
 
@@ -75,8 +84,11 @@ class BlockPass:
             options["attention_mask"] = mask.to(self.loaded.device)
         with self._hooked():
             self.loaded.anatomy.decoder(input_ids=ids.to(self.loaded.device), **options)
-        self.spans = measured.span_distances(torch.stack(self._states, 1))
-        self._states, self._known = [], None
+        for kind, n_done in self._measured.items():
+            if n_done != self.loaded.n_layers:
+                raise self._no_part(kind, f"ran in {n_done} of {self.loaded.n_layers} blocks")
+        self.spans = measured.span_distances(self._states)
+        self._known = None
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
@@ -95,21 +107,26 @@ class BlockPass:
         def hook(_module: Any, _args: Any, output: Any) -> None:
             found = output[0] if isinstance(output, tuple) else output
             if found.shape[:-1].numel() != len(self.batch) * self.width:
-                raise BadInput(
-                    f"--activations {kind}: the module found to be the {kind} of a "
-                    f"{type(self.loaded.model).__name__} gives {tuple(found.shape)}, expected one vector per token; "
-                    "use --activations residual"
-                )
+                raise self._no_part(kind, f"gives {tuple(found.shape)}, expected one vector per token")
+            if self._measured[kind] == self.loaded.n_layers:
+                raise self._no_part(kind, "runs more than once in a forward")
             self._measure(kind, found.reshape(-1, found.shape[-1]))
 
         return hook
 
+    def _no_part(self, kind: str, why: str) -> BadInput:
+        return BadInput(
+            f"--activations {kind}: the module found to be the {kind} of a {type(self.loaded.model).__name__} {why}; "
+            "use --activations residual"
+        )
+
     def _after_block(self, _block: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         before = args[0] if args else kwargs["hidden_states"]
         after = output[0] if isinstance(output, tuple) else output
-        if not self._states:
-            self._states.append(before[self._rows, self._last])
-        self._states.append(after[self._rows, self._last])
+        done = self._measured["residual"]
+        if not done:
+            self._states[:, 0] = before[self._rows, self._last]
+        self._states[:, done + 1] = after[self._rows, self._last]
         self._known = (after, self._measure("residual", after.flatten(0, 1), before))
         if self.is_published:
             first = after[:, : measured.PUBLISHED_POSITIONS]
@@ -123,22 +140,18 @@ class BlockPass:
         """
         import torch
 
-        found = torch.empty(len(OF_KIND), self._n_places, dtype=_wide(flat), device=flat.device)
-        turned = None if before is None else torch.empty_like(found[0])
+        found = self.values[kind][self._measured[kind]]
+        self._measured[kind] += 1
         known = self._known[1] if self._known is not None and self._known[0] is before else None
         for piece in measured.pieces(self._n_places, 4 * flat.shape[-1], flat.device.type == "cpu"):
             rows = self._of_places(flat, piece)
             statistics = measured.token_statistics(rows, self.epsilon)
-            for column, value in zip(found, statistics, strict=True):
+            for column, value in zip(found, statistics, strict=False):
                 column[piece] = value
-            if before is not None and turned is not None:
+            if before is not None:
                 origin = self._of_places(before.flatten(0, 1), piece)
                 norms = torch.linalg.vector_norm(origin, dim=-1) if known is None else known[piece]
-                turned[piece] = 1.0 - measured.cosines(origin, rows, norms, statistics.l2_norm)
-        for name, column in zip(OF_KIND, found, strict=True):
-            self.values.setdefault((kind, name), []).append(column)
-        if turned is not None:
-            self.values.setdefault((kind, INFLUENCE), []).append(turned)
+                found[-1, piece] = 1.0 - measured.cosines(origin, rows, norms, statistics.l2_norm)
         return found[OF_KIND.index("l2_norm")]
 
     def _of_places(self, flat: Tensor, piece: slice) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from hcl_cli.errors import BadInput
 from hcl_cli.measures import activations as measured
 from hcl_cli.measures.activations import DEFAULT_EPSILON, Epsilon, Floats
-from hcl_cli.models.block_pass import INFLUENCE, BlockPass, require_finite
+from hcl_cli.models.block_pass import INFLUENCE, OF_KIND, BlockPass, require_finite
 from hcl_cli.models.hidden_items import Item, Job, batches_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class ActivationStatistics:
 
 @dataclass(frozen=True)
 class BlockStatistics:
-    """What was measured. Of each text and block five numbers are kept (seven with `published`), for intervals.
+    """What was measured. Of each text and block four numbers are kept (two more for each further kind of activations,
+    two more with `published`), so that texts can be resampled; never an activation.
 
     Attributes:
         n_tokens: [text], tokens that count.
@@ -206,22 +207,26 @@ class _Sums:
 
         rows = [job.row for job in found.batch]
         self.n_tokens[rows] = found.n_tokens
-        for (kind, name), columns in found.values.items():
-            values = torch.stack(columns, 1).cpu().double().numpy()  # [token, block]
-            if name != INFLUENCE:
-                require_finite(found, name, kind, values)
-            if (kind, name) in self.of_text:
-                self.of_text[kind, name][rows] = measured.text_means(values, found.n_tokens)
-            else:
-                self.totals[kind, name] += values.sum(axis=0)
-            if name == "l2_norm":
-                self.totals[kind, "square"] += (values**2).sum(axis=0)
+        for kind, every in found.values.items():
+            for name, columns in zip((*OF_KIND, INFLUENCE), every.unbind(1), strict=False):
+                self._add(found, rows, kind, name, columns.T.cpu().double().numpy())
         self.angular[rows] = found.spans[:, :, 0]
         self.spans += np.nan_to_num(found.spans).sum(axis=0)
         self.n_spans += (~np.isnan(found.spans)).sum(axis=0)
         if self.published is not None:
             for kept, of_block in zip(self.published, zip(*found.published, strict=True), strict=True):
                 kept[rows] = torch.stack(of_block, 1).cpu().double().numpy()
+
+    def _add(self, found: BlockPass, rows: list[int], kind: str, name: str, values: Floats) -> None:
+        """Values, [token, block], of one statistic."""
+        if name != INFLUENCE:
+            require_finite(found, name, kind, values)
+        if (kind, name) in self.of_text:
+            self.of_text[kind, name][rows] = measured.text_means(values, found.n_tokens)
+        else:
+            self.totals[kind, name] += values.sum(axis=0)
+        if name == "l2_norm":
+            self.totals[kind, "square"] += (values**2).sum(axis=0)
 
     def result(self, epsilon: Epsilon, width: int, groups: tuple[str, ...] | None) -> BlockStatistics:
         n = self.n_tokens.sum()

@@ -13,8 +13,10 @@ import torch
 from hcl_cli.errors import BadInput
 from hcl_cli.measures.activations import Epsilon, published_mean, token_mean
 from hcl_cli.models import block_statistics as module
+from hcl_cli.models.anatomy import find_anatomy
 from hcl_cli.models.block_parts import find_part, refuse_shared_blocks
 from hcl_cli.models.block_statistics import BlockStatistics, block_statistics
+from hcl_cli.models.load import loaded_from
 
 FAMILIES = ("llama", "gemma2", "gpt2", "opt", "phi", "mixtral", "falcon")
 WIDE = ("mistral", "qwen3", "gemma3_text", "phi3", "gpt_neox", "cohere", "granite", "olmo2", "llama32", "gptj", "mpt")
@@ -190,8 +192,6 @@ def with_identity(loaded: Any, number: int) -> Any:
         block = model.model.layers[number - 1]
         block.self_attn.o_proj.weight.zero_()
         block.mlp.down_proj.weight.zero_()
-    from hcl_cli.models.load import loaded_from
-
     return loaded_from(model, loaded.tokenizer, "planted")
 
 
@@ -210,13 +210,42 @@ def test_a_zero_state_has_no_direction(tiny_model: Callable[..., Any]) -> None:
     model = copy.deepcopy(loaded.model)
     with torch.no_grad():
         model.get_input_embeddings().weight[7] = 0.0
-    from hcl_cli.models.load import loaded_from
-
     planted = loaded_from(model, loaded.tokenizer, "zero")
     found = block_statistics(planted, [(7,), TEXTS[1]])
     assert np.isnan(found.influence[0]).all() and not np.isnan(found.influence[1]).any()
     assert found.n_directionless.tolist() == [1.0] * 4
     np.testing.assert_allclose(found.spans[0, 0], found.angular[1, 0])
+
+
+def test_a_part_that_does_not_run_once_is_refused(tiny_model: Callable[..., Any]) -> None:
+    """Its numbers would be whatever memory held."""
+    loaded = tiny_model("llama")
+    for times, words in ((0, "ran in 3 of 4 blocks"), (2, "runs more than once")):
+        model = copy.deepcopy(loaded.model)
+        mlp = model.model.layers[0].mlp
+        planted = copy.copy(loaded)
+        object.__setattr__(planted, "anatomy", find_anatomy(model))
+
+        def call(_self: Any, hidden: Any, own: Any = mlp._call_impl, times: int = times) -> Any:
+            for _ in range(times):
+                hidden = own(hidden)
+            return hidden
+
+        mlp.__class__ = type("Mlp", (type(mlp),), {"__call__": call})
+        with pytest.raises(BadInput, match=f"--activations mlp: the module found to be the mlp .*{words}"):
+            block_statistics(planted, TEXTS[:1], activations=("mlp",))
+
+
+def test_what_a_text_leaves_behind_is_a_few_numbers(tiny_model: Callable[..., Any]) -> None:
+    """Whatever its length: of 4 blocks four numbers each, two more of the MLP, and its number of tokens."""
+    loaded = tiny_model("llama")
+
+    def kept(texts: list[tuple[int, ...]]) -> int:
+        found = block_statistics(loaded, texts, activations=("mlp",))
+        arrays = [value for part in (found, *found.activations.values()) for value in vars(part).values()]
+        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+    assert kept([sequence(100, 1), sequence(100, 2)]) - kept([sequence(7, 1)]) == 8 * (4 * (4 + 2) + 1)
 
 
 def test_groups_and_progress(tiny_model: Callable[..., Any]) -> None:
@@ -266,8 +295,6 @@ def test_states_that_overflow_are_refused(tiny_model: Callable[..., Any]) -> Non
         model.model.layers[1].mlp.down_proj.weight.fill_(float("inf"))
     planted = copy.copy(loaded)
     object.__setattr__(planted, "model", model)
-    from hcl_cli.models.anatomy import find_anatomy
-
     object.__setattr__(planted, "anatomy", find_anatomy(model))
     with pytest.raises(BadInput, match=r"text 5, block 2: the variance of its residual activations is not a finite"):
         block_statistics(planted, TEXTS)
@@ -294,8 +321,6 @@ def test_shared_blocks_are_refused(tiny_model: Callable[..., Any], tie: Callable
     model = copy.deepcopy(loaded.model)
     tie(model)
     planted = copy.copy(loaded)
-    from hcl_cli.models.anatomy import find_anatomy
-
     object.__setattr__(planted, "anatomy", find_anatomy(model))
     with pytest.raises(BadInput, match="blocks 2 and 3 of a LlamaModel share weights") as caught:
         block_statistics(planted, TEXTS)
