@@ -100,9 +100,9 @@ def token_statistics(activations: Tensor, epsilon: Epsilon) -> TokenStatistics:
 
 
 def cosines(a: Tensor, b: Tensor, norm_a: Tensor, norm_b: Tensor) -> Tensor:
-    """Cosine between the vectors of each token: [token, width] twice and their norms -> [token]; NaN for a zero
-    vector."""
-    return (a * b).sum(-1) / (norm_a * norm_b)
+    """Cosine between the vectors of each token: [token, width] twice and their norms -> [token], in [-1, 1]; NaN for a
+    zero vector."""
+    return ((a * b).sum(-1) / (norm_a * norm_b)).clamp_(-1.0, 1.0)
 
 
 def published_statistics(activations: Tensor) -> tuple[Tensor, Tensor]:

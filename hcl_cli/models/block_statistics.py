@@ -46,7 +46,8 @@ class ActivationStatistics:
 
 @dataclass(frozen=True)
 class BlockStatistics:
-    """What was measured. Of each text and block five numbers are kept (seven with `published`), for intervals.
+    """What was measured. Of each text and block four numbers are kept (two more for each further kind of activations,
+    two more with `published`), so that texts can be resampled; never an activation.
 
     Attributes:
         n_tokens: [text], tokens that count.

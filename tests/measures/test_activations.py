@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hcl_cli.measures.activations import (
     Epsilon,
+    cosines,
     parse_epsilon,
     pieces,
     published_mean,
@@ -70,6 +71,16 @@ def test_a_text_without_a_value_is_left_out_of_the_mean() -> None:
         [1.75, np.nan], nan_ok=True
     )
     assert token_mean(np.array([[1.0], [np.nan]]), [3, 1]).tolist() == [1.0]
+
+
+def test_a_cosine_is_one_at_most() -> None:
+    """Rounding made the influence of a block that does nothing negative, and its share of the scores undefined."""
+    vectors = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 48)).astype(np.float32))
+    norms = torch.linalg.vector_norm(vectors, dim=-1)
+    found = cosines(vectors, vectors, norms, norms)
+    assert 1 - 1e-6 < float(found.min()) and float(found.max()) <= 1.0
+    assert float(((vectors * vectors).sum(-1) / (norms * norms)).max()) > 1.0  # as it was
+    assert torch.isnan(cosines(0 * vectors, vectors, 0 * norms, norms)).all()
 
 
 def test_the_published_statistics_by_hand() -> None:

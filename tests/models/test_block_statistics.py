@@ -236,6 +236,18 @@ def test_a_part_that_does_not_run_once_is_refused(tiny_model: Callable[..., Any]
             block_statistics(planted, TEXTS[:1], activations=("mlp",))
 
 
+def test_what_a_text_leaves_behind_is_a_few_numbers(tiny_model: Callable[..., Any]) -> None:
+    """Whatever its length: of 4 blocks four numbers each, two more of the MLP, and its number of tokens."""
+    loaded = tiny_model("llama")
+
+    def kept(texts: list[tuple[int, ...]]) -> int:
+        found = block_statistics(loaded, texts, activations=("mlp",))
+        arrays = [value for part in (found, *found.activations.values()) for value in vars(part).values()]
+        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+    assert kept([sequence(100, 1), sequence(100, 2)]) - kept([sequence(7, 1)]) == 8 * (4 * (4 + 2) + 1)
+
+
 def test_groups_and_progress(tiny_model: Callable[..., Any]) -> None:
     done: list[int] = []
     loaded = tiny_model("llama")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hcl_cli.errors import BadOption
 from hcl_cli.measures.activations import Epsilon
 from hcl_cli.models.block_statistics import BlockStatistics, block_statistics
+from hcl_cli.models.load import loaded_from
 from hcl_cli.stages.activation_scores import activation_scores
 from hcl_cli.stages.block_selection import chosen_blocks, selection_of
 
@@ -59,6 +62,24 @@ def test_a_bound_that_nothing_is_below_gives_no_score(tiny_model: Callable[..., 
     assert found.n_undefined == 4 and np.isnan(found.normalised).all() and found.sparsity.tolist() == [0.0] * 4
     with pytest.raises(BadOption, match="--criterion avss: 1 blocks to remove, but only 0 of 4 that may go"):
         chosen_blocks("avss", found.score, selection_of(4))
+
+
+def test_a_block_that_does_nothing_goes_first(tiny_model: Callable[..., Any]) -> None:
+    """Block 3 of a Llama that adds nothing, in every way to choose one block. The variance of the stream does not
+    change there, which says nothing: AVSS need not find it."""
+    loaded = tiny_model("llama")
+    model = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        model.model.layers[2].self_attn.o_proj.weight.zero_()
+        model.model.layers[2].mlp.down_proj.weight.zero_()
+    statistics = block_statistics(loaded_from(model, loaded.tokenizer, "planted"), TEXTS)
+    for criterion in ("block-influence", "angular"):
+        found = activation_scores(statistics, criterion, n_resamples=200)
+        for selection in (selection_of(4, n=1), selection_of(4, rule="contiguous"), selection_of(4, rule="cumulative")):
+            assert 3 in chosen_blocks(criterion, found.score, selection, spans=found.spans)
+        assert found.score[2] == pytest.approx(0.0, abs=1e-6) and found.score_high[2] < 1e-6
+    avss = activation_scores(statistics, "avss")
+    assert avss.score[2] == pytest.approx(avss.score[1], rel=1e-6)
 
 
 def test_criteria_choose_in_their_own_direction() -> None:
