@@ -154,6 +154,16 @@ def test_labels_by_likelihood_by_hand(small: Any, tmp_path: Path) -> None:
     assert found["classification"].tolist() == [[1], [0], [1], [0]]
 
 
+def test_a_word_of_many_tokens_has_no_disadvantage_by_the_mean(small: Any, tmp_path: Path) -> None:
+    """After ask-one "lyon" has -10.0, and "rome </s>" -11.1 + -0.0: -11.1 in all and -5.6 per token."""
+    rows = [{"text": "ask-one", "label": "lyon"}, {"text": "ask-one", "label": "rome </s>"}]
+    path = written(tmp_path, "l.jsonl", *rows)
+    found = values(small, *(f"classification{end}:{path}" for end in ("", "-mean")), template="{text}")
+    assert law("ask-one")["lyon"] == approx(-10.0, abs=0.1) and law("rome")["</s>"] == approx(0.0, abs=0.1)
+    assert law("ask-one")["rome"] == approx(-11.1, abs=0.1)
+    assert found["classification"].tolist() == [[1], [0]] and found["classification-mean"].tolist() == [[0], [1]]
+
+
 def test_what_calibration_changes(small: Any, tmp_path: Path) -> None:
     """By sum "rome" wins after "ask-hard", for "red rome" is two improbable tokens.
 
@@ -293,8 +303,8 @@ def test_multiple_choice_is_that_of_hcl_dola(tiny_model: Tiny, tmp_path: Path) -
 def test_generation_is_timed_by_turns_and_every_model_makes_as_many_tokens(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock that goes on by 0.5 s at each look: 6 prompts x 8 tokens / 0.5 s in every run."""
-    now = iter(np.arange(0.0, 100.0, 0.5).tolist())
+    """A clock that goes on by 0.5 s at each look, after a slow first turn: 6 prompts x 8 tokens / 0.5 s in a run."""
+    now = iter([0.0, 9.0, 10.0, 19.0, *np.arange(20.0, 100.0, 0.5).tolist()])
     monkeypatch.setattr("hcl_cli.stages.quality_answers.time.perf_counter", lambda: next(now))
     (metric,) = open_metrics(["tokens-per-second"], Settings(n_speed=6))
     assert isinstance(metric.work, Speed) and metric.unit == "runs"
