@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -225,9 +226,13 @@ class _Side:
 
     def __init__(self, values: Floats, statistic: Statistic, counts: Floats) -> None:
         self.values, self.statistic, self.counts = values, statistic, counts
-        self.value = float(statistic.of(values, np.ones((1, len(values))))[0])
-        self.draws: Floats = np.round(statistic.of(values, counts), 12) if len(counts) else np.empty(0)
-        self.influence = self._influence() if statistic.is_smooth else np.zeros(len(values))
+        if statistic.name == "auroc":
+            self.value, self.draws = self.area.value, self.area.draws
+        else:
+            self.value = float(statistic.of(values, np.ones((1, len(values))))[0])
+            self.draws = np.round(statistic.of(values, counts), 12) if len(counts) else np.empty(0)
+        known = statistic.is_smooth and math.isfinite(self.value)
+        self.influence = self._influence() if known else np.zeros(len(values))
 
     def _influence(self) -> Floats:
         """[unit]: how the statistic moves with each unit, up to one factor for all, by leaving it out."""
@@ -246,7 +251,7 @@ class _Side:
     def estimate(self) -> Estimate:
         """The value with its interval."""
         name, rows = self.statistic.name, self.values
-        if math.isnan(self.value) or len(rows) < 2:
+        if not math.isfinite(self.value) or len(rows) < 2:
             return Estimate(self.value, math.nan, math.nan)
         if name == "mean":
             return _mean(rows[:, 0], self.draws, self.statistic.support)
@@ -255,7 +260,7 @@ class _Side:
         if name == "ece":
             return ece_interval(rows[:, 0], rows[:, 1] > 0, np.arange(len(rows)), None, self.counts)
         if name == "auroc":
-            return auroc_interval(self.area())
+            return auroc_interval(self.area)
         found = _interval(self.value, self.draws, self.influence, self.statistic)
         if (known := self.too_few()) is not None:
             return Estimate(self.value, min(found.low, known[0]), max(found.high, known[1]))
@@ -269,6 +274,7 @@ class _Side:
         minority = min(self.value, 1 - self.value) * taken
         return wilson(min(1.0, self.value), taken) if minority < FEW else None
 
+    @cached_property
     def area(self) -> ResampledAuroc:
         """The resampled AUROC, with what its intervals need."""
         rows = self.values
@@ -279,17 +285,19 @@ def _difference(one: _Side, other: _Side) -> Estimate:
     statistic, value = one.statistic, other.value - one.value
     low, high = statistic.support
     width = high - low
-    if math.isnan(value) or len(one.values) < 2:
+    if not math.isfinite(value) or len(one.values) < 2:
         return Estimate(value, math.nan, math.nan)
     if statistic.name == "mean":
         return _mean(other.values[:, 0] - one.values[:, 0], other.draws - one.draws, (-width, width))
     if not len(one.draws):
         return Estimate(value, math.nan, math.nan)
     if statistic.name == "auroc":
-        return auroc_lead(other.area(), one.area())
+        return auroc_lead(other.area, one.area)
     if statistic.name == "ece" or one.too_few() is not None or other.too_few() is not None:
         return _mover(one.estimate(), other.estimate())
-    return _interval(value, np.round(other.draws - one.draws, 12), other.influence - one.influence, statistic)
+    with np.errstate(invalid="ignore"):
+        draws = np.round(other.draws - one.draws, 12)
+    return _interval(value, draws, other.influence - one.influence, statistic)
 
 
 def _mover(one: Estimate, other: Estimate) -> Estimate:
@@ -347,7 +355,7 @@ def _share(part: _Side, whole: _Side, gain: Estimate) -> Estimate:
 
 
 def _interval(value: float, draws: Floats, influence: Floats, statistic: Statistic) -> Estimate:
-    point, column = np.array([value]), draws[:, None]
+    point, column = np.array([value]), draws[np.isfinite(draws), None]
     if statistic.is_smooth:
         peak = np.abs(influence).max()  # the scale does not matter, but the cube of a small number is 0
         influence = influence / peak if peak > _LEAST else np.zeros_like(influence)

@@ -34,6 +34,9 @@ STATISTICS: dict[str, Statistic] = {
     "median": measure.MEDIAN,
 }
 
+# Statistics of losses and confidences; counts and shares of a few answers may be equal for unequal models.
+_OF_LIKELIHOODS = ("perplexity", "ece", "brier", "auroc", "accuracy@50", "coverage@50")
+
 
 def retained_rows(
     before: Values,
@@ -50,9 +53,9 @@ def retained_rows(
 ) -> pl.DataFrame:
     """RETAINED rows of one variant, one per metric.
 
-    The difference of two models that give equal values on every unit of every metric is 0 for certain if one of the
-    metrics is a real number per unit (a loss, a confidence), or if no block was touched; where all that agrees is
-    right and wrong, the intervals say how far the models may still differ elsewhere.
+    The difference of two models that give equal values on every unit of every metric is 0 for certain if likelihoods
+    are among them (losses, confidences), or if no block was touched; where all that agrees is right and wrong, the
+    intervals say how far the models may still differ elsewhere.
 
     Args:
         before, after: metric -> [unit, column], of `stages.quality_values.measured`; the rows follow `before`.
@@ -99,11 +102,10 @@ def retained_rows(
 
 
 def are_equal(one: Values, other: Values) -> bool:
-    """Whether two models gave the same values throughout, and among them real numbers, which say so for certain."""
-    units = ("texts", "questions")  # a number of parameters differs, and so does every run
-    values = [(found, other[metric]) for metric, found in one.items() if metric in other and metric.unit in units]
-    equal = all(np.array_equal(a, b, equal_nan=True) for a, b in values)
-    return equal and any(bool((a % 1 > 0).any()) for a, _ in values)
+    """Whether two models gave the same values throughout, likelihoods among them, which agree by chance nowhere."""
+    shared = [metric for metric in one if metric in other and metric.unit in ("texts", "questions")]
+    equal = all(np.array_equal(one[metric], other[metric], equal_nan=True) for metric in shared)
+    return equal and any(metric.statistic in _OF_LIKELIHOODS or metric.name == "mc2" for metric in shared)
 
 
 def _columns(name: str, estimate: Estimate | None, alone: bool) -> dict[str, float | None]:
