@@ -316,17 +316,16 @@ def _mover_ratio(part: Estimate, whole: Estimate) -> Estimate:
     """
     a, b = part.value, whole.value
 
-    def end(near: float, far: float) -> float:
+    def end(near: float, far: float, sign: float) -> float:
         # The share at which part - share * whole may just be 0.
         denominator = far * (2 * b - far)
         root = math.sqrt(max(0.0, (a * b) ** 2 - near * (2 * a - near) * denominator))
-        sign = -1.0 if far > b else 1.0
         return (a * b + sign * root) / denominator if denominator > 0 else math.nan
 
-    low = end(part.low, whole.high)
+    low = end(part.low, whole.high, -1.0)
     if math.isnan(low):
         low = part.low / whole.high
-    return Estimate(a / b, max(0.0, min(low, a / b)), end(part.high, whole.low))
+    return Estimate(a / b, max(0.0, min(low, a / b)), end(part.high, whole.low, 1.0))
 
 
 def _share(part: _Side, whole: _Side, gain: Estimate) -> Estimate:

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hcl_cli.data.completions import ChoiceSet
-from hcl_cli.data.prompts import Prompt
-from hcl_cli.data.questions import QuestionSet
 from hcl_cli.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     from hcl_cli.models.decode import Sampling
     from hcl_cli.models.encoders import EncoderRef
     from hcl_cli.models.load import LoadedModel
-    from hcl_cli.stages.quality import QuestionRows
+    from hcl_cli.stages.quality import Source, Template
     from hcl_cli.stages.sample import Protocol
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +42,7 @@ class Asking:
         encoder: the sentence encoder of cosine clusters.
     """
 
-    prompt: Prompt
+    prompt: Template
     n_samples: int = 1
     temperature: float = 0.0
     top_p: float = 0.9
@@ -97,7 +94,7 @@ class Asking:
 class _Asked:
     """Answers of a model's last exit to the first questions of a set, judged and clustered."""
 
-    source: QuestionSet | QuestionRows
+    source: Source
     limit: int | None
     asking: Asking
     columns: dict[str, str] = field(default_factory=dict)
@@ -206,9 +203,9 @@ class Choosing:
         columns: our column -> column of the file, as the set was opened with.
     """
 
-    source: ChoiceSet
+    source: Source
     limit: int | None
-    prompt: Prompt
+    prompt: Template
     columns: dict[str, str] = field(default_factory=dict)
     unit: str = "questions"
 
@@ -256,7 +253,7 @@ class Speed:
         n_runs: runs that count; one more goes before them and does not.
     """
 
-    source: QuestionSet | QuestionRows
+    source: Source
     limit: int | None
     asking: Asking
     n_tokens: int = 32

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hcl_cli.data.labelled import LabelledSet
 from hcl_cli.errors import BadInput, shown
 from hcl_cli.measures.choices import mc1
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from hcl_cli.data.statements import StatementSet
-    from hcl_cli.data.texts import TextSet
     from hcl_cli.models.load import LoadedModel
+    from hcl_cli.stages.quality import LabelledSource, Source
 
 Floats = npt.NDArray[np.float64]
 Ids = tuple[int, ...]
@@ -39,7 +37,7 @@ class TextReading:
         columns: our column -> column of the file, as the set was opened with.
     """
 
-    source: TextSet | StatementSet
+    source: Source
     limit: int | None
     max_tokens: int
     special_tokens: bool = True
@@ -111,7 +109,7 @@ class Labelling:
         al. 2021, "Calibrate before use", with one content-free text, as a ratio of probabilities.
     """
 
-    source: LabelledSet
+    source: LabelledSource
     limit: int | None
     template: str
     special_tokens: bool = True

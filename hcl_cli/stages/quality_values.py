@@ -37,7 +37,7 @@ def measured_variants(
     variants once, then all again, so that what the machine does meanwhile meets all alike; the first turn warms up.
 
     Args:
-        metrics: of `quality.open_metrics`.
+        metrics: of `cli.quality.open_metrics`.
         variants: name -> what opens the model, for example `lambda: without_blocks(loaded, removed)`.
         progress: told (passes done, passes).
     Returns:

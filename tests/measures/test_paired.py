@@ -147,6 +147,23 @@ def test_one_unit_or_no_resample_has_no_interval():
         paired([1.0], [1.0, 2.0], MEAN)
 
 
+@given(st.floats(0.1, 1), st.floats(0, 1), st.floats(0, 2), st.floats(0.1, 1), st.floats(0.01, 0.99), st.floats(0, 2))
+def test_a_ratio_of_two_estimates_ends_where_their_difference_may_be_nothing(a, down, up, b, low, high):
+    """At the low end r, MOVER's interval of part - r x whole begins at 0; at the high end it ends there.
+
+    Found by this law: a whole without an upper margin took the wrong one of two roots.
+    """
+    part, whole = module.Estimate(a, a * (1 - down), a * (1 + up)), module.Estimate(b, b * low, b * (1 + high))
+    found = module._mover_ratio(part, whole)
+    assert found.value == approx(a / b) and 0 <= found.low <= found.value * (1 + 1e-9) <= found.high * (1 + 2e-9)
+    if whole.high < 2 * b:
+        r = found.low
+        assert a - r * b == approx(math.hypot(a - part.low, r * (whole.high - b)), abs=1e-6)
+    r = found.high
+    assert r * b - a == approx(math.hypot(part.high - a, r * (b - whole.low)), rel=1e-6, abs=1e-6)
+    assert math.isnan(module._mover_ratio(part, module.Estimate(b, 0.0, 2 * b)).high)
+
+
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), min_size=2, max_size=30))
 def test_laws(rows):
