@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcl_cli.cli.options import one_of
 from hcl_cli.errors import BadInput, BadOption, shown
 from hcl_cli.stages.quality import KINDS, Kind, Metric, QuestionRows, Source, Work
 
 if TYPE_CHECKING:
     from hcl_cli.models.encoders import EncoderRef
+
+_COUNTS = (
+    "n_texts", "n_questions", "n_choices", "n_labelled", "max_tokens", "max_new_tokens", "n_samples", "n_speed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,15 @@ class Settings:
     warn: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        for option in ("n_texts", "n_questions", "n_choices", "n_labelled", "max_tokens", "n_samples", "n_speed"):
+        from hcl_cli.stages.score import CLUSTERS, JUDGES
+
+        one_of("--judge", self.judge, JUDGES)
+        one_of("--cluster", self.cluster, CLUSTERS)
+        if self.cluster == "cosine" and self.encoder is None:
+            raise BadOption("--cluster cosine: no sentence encoder is at hand; use --cluster exact")
+        if not 0 <= self.temperature < math.inf:
+            raise BadOption(f"--temperature {self.temperature:g}: expected a number of at least 0")
+        for option in _COUNTS:
             least, value = 2 if option == "max_tokens" else 1, getattr(self, option)
             if value is not None and value < least:
                 raise BadOption(f"--{option.replace('_', '-')} {value}: expected a whole number of at least {least}")

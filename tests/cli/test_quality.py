@@ -101,6 +101,9 @@ def test_lists_of_names() -> None:
     with pytest.raises(BadOption, match="^--metrics ece:lab: ece on lab is named twice"):
         open_metrics(["ece", "ece:lab"])
     for options, said in (({"n_texts": 0}, "--n-texts 0: expected"), ({"max_tokens": 1}, "at least 2"),
+                          ({"judge": "nli"}, "--judge nli: .*alias"), ({"cluster": "x"}, "--cluster x: .*cosine"),
+                          ({"cluster": "cosine"}, "no sentence encoder is at hand"),
+                          ({"temperature": -1.0}, "--temperature -1: expected a number of at least 0"),
                           ({"template": "x"}, "--template x: no {text} in it")):  # fmt: skip
         with pytest.raises(BadOption, match=said):
             Settings(**options)

@@ -247,6 +247,24 @@ def test_sampled_answers_counted_in_plain_python(lab: Any) -> None:
     assert len(set(found["creativity"][:, 0])) > 2 and len(set(found["hallucination-rate"][:, 0])) > 2
 
 
+def test_cosine_clusters_read_the_encoder_once(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder to which all answers are alike finds one meaning wherever there is a right answer."""
+    from hcl_cli.models import encoders
+
+    class Alike:
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return np.ones((len(texts), 1), dtype=np.float32)
+
+    loads: list[str] = []
+    monkeypatch.setattr(encoders, "load_encoder", lambda ref: (loads.append(ref.name), Alike())[1])
+    reference = encoders.EncoderRef("alike", Path("."), "sha256:1")
+    options: dict[str, Any] = {"n_questions": 16, "n_samples": 6, "temperature": 1.0, "seed": 3}
+    (metric,) = open_metrics(["creativity"], Settings(cluster="cosine", encoder=reference, **options))
+    one, two = metric(lab), metric(lab)
+    assert loads == ["alike"] and metric.identity["embedder"] == "sha256:1" and np.array_equal(one, two)
+    assert np.array_equal(one, np.minimum(values(lab, "creativity", **options)["creativity"], 1.0))
+
+
 def test_questions_that_nothing_can_grade_have_no_value(lab: Any, tmp_path: Path) -> None:
     rows = open_questions("lab").load().head(3).to_dicts()
     rows[1]["answers"] = []
