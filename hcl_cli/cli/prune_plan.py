@@ -78,7 +78,7 @@ class Plan:
         assert self.given.questions is not None
         loaded = self.choice.load()
         frame = self.given.questions.load().head(self.n_read or 0)
-        sequences = []
+        sequences, firsts = [], []
         for name, question, answers in frame.select("question_id", "question", "answers").iter_rows():
             if not answers:
                 continue
@@ -89,13 +89,14 @@ class Plan:
             )  # fmt: skip
             most = min(self.max_tokens, loaded.max_positions or self.max_tokens)
             sequences.append(truncated(ids, first, marks, max_tokens=most, cut=True, label=label)[0])
+            firsts.append(first)
         if not sequences:
             raise BadInput(
                 f"{self.given.name}: no question has an answer to read; give texts, or questions with answers"
             )
         if len(sequences) < frame.height:
             self.terminal.say(f"prune: {frame.height - len(sequences)} questions without an answer are left out")
-        return sequences
+        return Read(tuple(sequences), tuple(firsts))
 
     def _answers(self) -> Read:
         import polars as pl
@@ -122,10 +123,12 @@ class Plan:
             f"of them hallucinated; likelihoods are those of the {len(answers.sequences) - wrong} factual ones"
             + (f"; {answers.n_ungraded} without a verdict are left out" if answers.n_ungraded else "")
         )
-        factual = tuple(
-            ids for ids, is_wrong in zip(answers.sequences, answers.hallucinated, strict=True) if not is_wrong
+        factual = [index for index, is_wrong in enumerate(answers.hallucinated) if not is_wrong]
+        return Read(
+            tuple(answers.sequences[index] for index in factual),
+            tuple(answers.measured_from[index] for index in factual),
+            answers,
         )
-        return Read(factual, answers)
 
     @property
     def identities(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ class BlockLosses:
 
     Attributes:
         blocks: block numbers, 1..L, rising: those that were left out one at a time.
-        n_tokens: [text], predicted tokens: all but the first.
+        n_tokens: [text], predicted tokens that count.
         whole: [text], of the whole model.
         without: [block, text].
     """
@@ -75,6 +75,7 @@ class _Pass:
 def block_losses(
     loaded: LoadedModel,
     sequences: Sequence[Ids],
+    firsts: Sequence[int] | None = None,
     *,
     blocks: Collection[int] | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
@@ -87,6 +88,8 @@ def block_losses(
     Args:
         loaded: the model, of at least two blocks.
         sequences: token ids of each text, at least two and no more than the model's positions.
+        firsts: of each text the position of the first token that counts (of an answer: where it begins), at least 1;
+            by default 1.
         blocks: which to leave out, 1..L; all by default.
         batch_tokens: budget of one forward: texts times the longest of them. Less where the states between blocks
             would outgrow STATE_BYTES.
@@ -104,7 +107,7 @@ def block_losses(
     if n_layers < 2 or any(not 1 <= block <= n_layers for block in wanted):
         raise ValueError(f"blocks {wanted} of {n_layers}: nothing left, or outside 1..{n_layers}")
     refuse_shared(loaded)
-    check_sequences(loaded, sequences)
+    starts = check_sequences(loaded, sequences, firsts)
     whole = np.zeros(len(sequences))
     without = np.zeros((len(wanted), len(sequences)))
     per_token = (n_layers + 1) * int(anatomy.config.hidden_size) * loaded.dtype.itemsize
@@ -114,7 +117,7 @@ def block_losses(
         while queue:
             rows = queue.pop()
             try:
-                found = _measured(loaded, sequences, rows, wanted)
+                found = _measured(loaded, sequences, starts, rows, wanted)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -130,15 +133,17 @@ def block_losses(
             f"--model {loaded.name}: a loss that is not finite in {dtype}, with all blocks or without one; use --dtype "
             "float32 (or bfloat16 where float16 overflows), or another model"
         )
-    n_tokens = np.array([len(ids) - 1 for ids in sequences], dtype=np.int64)
+    n_tokens = np.array([len(ids) - first for ids, first in zip(sequences, starts, strict=True)], dtype=np.int64)
     return BlockLosses(wanted, n_tokens, whole, without)
 
 
-def _measured(loaded: LoadedModel, sequences: Sequence[Ids], rows: list[int], wanted: Sequence[int]) -> Floats:
+def _measured(
+    loaded: LoadedModel, sequences: Sequence[Ids], firsts: Sequence[int], rows: list[int], wanted: Sequence[int]
+) -> Floats:
     """[1 + block, text]: the whole model first."""
     import torch
 
-    batch = batch_of(loaded, sequences, rows)
+    batch = batch_of(loaded, sequences, rows, firsts)
     anatomy = loaded.anatomy
     with _recorded(anatomy) as seen:
         # The decoder alone: the logits are made from the raw state, a few rows at a time.

@@ -35,9 +35,14 @@ class Batch(NamedTuple):
     following: Tensor
 
 
-def check_sequences(loaded: LoadedModel, sequences: Sequence[Ids]) -> None:
+def check_sequences(loaded: LoadedModel, sequences: Sequence[Ids], firsts: Sequence[int] | None = None) -> list[int]:
     """See that every text has something to predict and fits the model.
 
+    Args:
+        firsts: of each text the position of the first token that counts, at least 1; by default 1, since nothing
+            predicts the token at 0.
+    Returns:
+        these positions.
     Raises:
         BadInput: no text, one of fewer than 2 tokens, longer than the model's positions, or with tokens it lacks.
     """
@@ -53,6 +58,11 @@ def check_sequences(loaded: LoadedModel, sequences: Sequence[Ids]) -> None:
             )
         if max(ids) >= known or min(ids) < 0:
             raise BadInput(f"text {number}: it has token {max(ids)}, but {loaded.name} knows 0..{known - 1}")
+    starts = [1] * len(sequences) if firsts is None else list(firsts)
+    for number, (ids, first) in enumerate(zip(sequences, starts, strict=True), 1):
+        if not 1 <= first < len(ids):
+            raise BadInput(f"text {number}: no token of its {len(ids)} counts, the first one was to be {first + 1}")
+    return starts
 
 
 def batches_of(sequences: Sequence[Ids], batch_tokens: int) -> list[list[int]]:
@@ -66,15 +76,15 @@ def batches_of(sequences: Sequence[Ids], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
-def batch_of(loaded: LoadedModel, sequences: Sequence[Ids], rows: list[int]) -> Batch:
-    """The texts `rows` as tensors on the model's device."""
+def batch_of(loaded: LoadedModel, sequences: Sequence[Ids], rows: list[int], firsts: Sequence[int]) -> Batch:
+    """The texts `rows` as tensors on the model's device; `firsts` as for `check_sequences`."""
     import torch
 
     ids = torch.zeros(len(rows), max(len(sequences[row]) for row in rows), dtype=torch.long)
     predicted = torch.zeros_like(ids, dtype=torch.bool)
     for line, row in enumerate(rows):
         ids[line, : len(sequences[row])] = torch.tensor(list(sequences[row]))
-        predicted[line, : len(sequences[row]) - 1] = True
+        predicted[line, firsts[row] - 1 : len(sequences[row]) - 1] = True
     text, place = predicted.nonzero(as_tuple=True)
     following = ids[text, place + 1]
     return Batch(rows, *(part.to(loaded.device) for part in (ids, text, place, following)))

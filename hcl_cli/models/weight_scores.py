@@ -64,6 +64,7 @@ def _sum_of_powers(block: nn.Module, power: float) -> float:
 def taylor(
     loaded: LoadedModel,
     sequences: Sequence[Ids],
+    firsts: Sequence[int] | None = None,
     *,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
@@ -80,6 +81,7 @@ def taylor(
     Args:
         loaded: the model.
         sequences: token ids of each text, at least two and no more than the model's positions.
+        firsts: of each text the position of the first token that counts, at least 1; by default 1.
         batch_tokens: budget of one forward and backward pass: texts times the longest of them.
         progress: told (texts done, texts); begins anew if memory ran out and smaller batches are tried.
     Returns:
@@ -90,11 +92,11 @@ def taylor(
     Source: Shortened LLaMA (arXiv 2402.02834), criterion "Taylor", as its code sums.
     """
     refuse_shared(loaded)
-    check_sequences(loaded, sequences)
+    starts = check_sequences(loaded, sequences, firsts)
     longest = max(map(len, sequences))
     while True:
         try:
-            scores = _taylor(loaded, sequences, batch_tokens, progress)
+            scores = _taylor(loaded, sequences, starts, batch_tokens, progress)
             break
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -119,14 +121,15 @@ def taylor(
 def _taylor(
     loaded: LoadedModel,
     sequences: Sequence[Ids],
+    firsts: Sequence[int],
     batch_tokens: int,
     progress: Callable[[int, int], None] | None,
 ) -> Floats:
-    n_tokens = sum(len(ids) - 1 for ids in sequences)
+    n_tokens = sum(len(ids) - first for ids, first in zip(sequences, firsts, strict=True))
     done = 0
     with _products(loaded) as products:
         for rows in batches_of(sequences, batch_tokens):
-            batch = batch_of(loaded, sequences, rows)
+            batch = batch_of(loaded, sequences, rows, firsts)
             products.share = len(batch.following) / n_tokens
             _backward(loaded, batch)
             done += len(rows)

@@ -240,7 +240,7 @@ class RetainedTable:
             yield from self._sections(measures, lines, options.max_width)
         hidden = sum(len(lines_of(measure, self.run.names)) for measure in measures) - sum(map(len, lines))
         if hidden:
-            said = f"{hidden} more rows, of other numbers of blocks, are in the table; --table FILE.csv has all"
+            said = f"{hidden} more rows, of other numbers of blocks; --retained-table FILE.csv has all"
             yield Text(said, style="dim")
 
     def _sections(
@@ -275,7 +275,9 @@ class RetainedTable:
         for part in Form(columns).folded(width):
             yield part.table()
         values = [f"{measure.name} {estimate(measure.before, 'before', interval=False)}" for measure in measures]
-        yield Text(f"n: blocks removed. Intervals: --table FILE.md. Whole model: {', '.join(values)}.", style="dim")
+        yield Text(
+            f"n: blocks removed. Intervals: --retained-table FILE.md. Whole model: {', '.join(values)}.", style="dim"
+        )
 
 
 def prune_report(

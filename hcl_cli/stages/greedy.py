@@ -62,6 +62,7 @@ def greedy_removal(
     sequences: Sequence[Sequence[int]],
     n_blocks: int,
     *,
+    firsts: Sequence[int] | None = None,
     protected: Collection[int] = (),
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
@@ -75,6 +76,7 @@ def greedy_removal(
         loaded: the model.
         sequences: token ids of each text, as for `block_losses`.
         n_blocks: how many, 1..L - 1, and no more than are not protected.
+        firsts: of each text the first token that counts, see `block_losses`.
         protected: blocks that stay, 1..L.
         batch_tokens: see `block_losses`.
         progress: told (texts done, texts) over all steps together.
@@ -100,6 +102,7 @@ def greedy_removal(
             found = block_losses(
                 current,
                 sequences,
+                firsts,
                 blocks=candidates,
                 batch_tokens=batch_tokens,
                 progress=_shifted(progress, done * len(sequences), n_blocks * len(sequences)),

@@ -99,10 +99,12 @@ class Read:
     Attributes:
         texts: token ids of texts whose likelihood counts: plain texts, questions with their answers, or the factual
             ones among judged answers.
+        firsts: of each of them the position of the first token that counts: where an answer begins.
         answers: judged answers, whose own tokens the activations are measured at; None for texts.
     """
 
     texts: tuple[Ids, ...]
+    firsts: tuple[int, ...]
     answers: JudgedAnswers | None = None
 
 
@@ -173,17 +175,22 @@ class _Table:
         scoring, answers = self.scoring, self.read.answers
         return block_statistics(
             self.loaded, self.read.texts if answers is None else answers.sequences,
-            measured_from=None if answers is None else answers.measured_from,
+            measured_from=self.measured_from if answers is None else answers.measured_from,
             groups=None if answers is None else answers.groups, activations=scoring.activations,
             epsilon=scoring.epsilon, published="avss-published" in scoring.criteria,
             batch_tokens=scoring.batch_tokens,
         )  # fmt: skip
 
+    @property
+    def measured_from(self) -> tuple[int, ...]:
+        """Where activations of texts count from: the first token too, of an answer from where it begins."""
+        return tuple(0 if first == 1 else first for first in self.read.firsts)
+
     @cached_property
     def losses(self) -> BlockLosses:
         from hcl_cli.models.block_losses import block_losses
 
-        return block_losses(self.loaded, self.read.texts, batch_tokens=self.scoring.batch_tokens)
+        return block_losses(self.loaded, self.read.texts, self.read.firsts, batch_tokens=self.scoring.batch_tokens)
 
     @cached_property
     def damages(self) -> list[BlockDamage] | None:
@@ -228,7 +235,9 @@ class _Table:
             low, high = (np.array(side) for side in ends)
             return replace(_plain(np.array([one.value for one in found])), score_low=low, score_high=high)
         if criterion == "taylor":
-            return _plain(taylor(self.loaded, self.read.texts, batch_tokens=self.scoring.batch_tokens))
+            return _plain(
+                taylor(self.loaded, self.read.texts, self.read.firsts, batch_tokens=self.scoring.batch_tokens)
+            )
         if criterion == "magnitude":
             return _plain(magnitude(self.loaded))
         return _plain(depth_scores(self.n_blocks, criterion), shares=False)
@@ -261,8 +270,9 @@ class _Table:
             assert selection.fraction is not None
             n = n_of_fraction(selection.fraction, self.n_blocks)
         path = greedy_removal(
-            self.loaded, self.read.texts, n, protected=selection.protected, batch_tokens=self.scoring.batch_tokens
-        )
+            self.loaded, self.read.texts, n, firsts=self.read.firsts, protected=selection.protected,
+            batch_tokens=self.scoring.batch_tokens,
+        )  # fmt: skip
         rows = self._rows(GREEDY, removed=tuple(sorted(path.removed)))
         for step, (block, loss) in enumerate(zip(path.removed, path.losses[1:], strict=True), start=1):
             rows[block - 1] |= {"rank": step, "score": loss}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 from pytest import approx
 
 from hcl_cli.cli.quality import Settings, open_metrics
