@@ -63,16 +63,15 @@ class Plan:
         loaded = self.choice.load()
         if self.given.answers is not None:
             return self._answers()
-
         if self.given.texts is not None:
-            frame = self.given.texts.load().head(self.n_read or 0)
-            return Read(
-                tuple(loss_sequences(loaded, frame.select("text_id", "text").iter_rows(), max_tokens=self.max_tokens))
-            )
-        return Read(tuple(self._questions()))
+            rows = self.given.texts.load().head(self.n_read or 0).select("text_id", "text").iter_rows()
+            sequences = tuple(loss_sequences(loaded, rows, max_tokens=self.max_tokens))
+            return Read(sequences, (1,) * len(sequences))
+        return self._questions()
 
-    def _questions(self) -> list[tuple[int, ...]]:
-        """Every question with its first accepted answer."""
+    def _questions(self) -> Read:
+        """Every question with its first accepted answer, of which alone the likelihood counts."""
+        from hcl_cli.stages.prune import Read
         from hcl_cli.stages.texts import tokenised, truncated
 
         assert self.given.questions is not None

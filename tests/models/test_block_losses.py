@@ -106,10 +106,10 @@ def test_a_batch_that_does_not_fit_is_halved(tiny_model: Callable[..., Any], mon
     expected = block_losses(loaded, texts)
     measured = module._measured
 
-    def small(loaded: Any, sequences: Any, rows: list[int], wanted: Any) -> Any:
+    def small(loaded: Any, sequences: Any, firsts: Any, rows: list[int], wanted: Any) -> Any:
         if len(rows) > 1:
             raise torch.OutOfMemoryError("out of memory: tried")
-        return measured(loaded, sequences, rows, wanted)
+        return measured(loaded, sequences, firsts, rows, wanted)
 
     monkeypatch.setattr(module, "_measured", small)
     np.testing.assert_allclose(block_losses(loaded, texts).without, expected.without, rtol=1e-5)
