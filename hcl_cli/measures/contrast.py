@@ -87,11 +87,11 @@ def contrasted(mature_logprobs: Tensor, premature_logprobs: Tensor, mask: Tensor
     """The contrasted score F = ln q_N - ln q_M of every token, -inf outside the plausible set.
 
     The next token is drawn from softmax(F). A token that the mature layer forbids stays forbidden, whatever the
-    premature layer says. At alpha 0 the published code subtracts raw logits; that differs by a constant per row, which
-    only a penalty on F can notice.
+    premature layer says.
 
     Args:
-        mature_logprobs, premature_logprobs: [..., outcome], nats.
+        mature_logprobs, premature_logprobs: [..., outcome], nats. Raw logits serve too, as the published code takes
+            them at alpha 0: that differs by a constant per row, which only a penalty on F can notice.
         mask: [..., outcome], from `plausible`; None for all tokens.
     Returns:
         [..., outcome].

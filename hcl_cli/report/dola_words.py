@@ -223,7 +223,7 @@ def settings_sentences(settings: Sequence[Row]) -> list[str]:
     """How each method decodes.
 
     Args:
-        settings: per method: name (or method), and any of candidates (layers; none for vanilla), static, divergence,
+        settings: per method: name (or method), and any of candidates (layers; none for vanilla), divergence,
             norm (bool) or readout, alpha, penalty, penalty_on, average_over_batch.
     """
     return [f"{method_name(row)}: {', '.join(_settings(row))}." for row in settings]

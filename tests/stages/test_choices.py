@@ -19,7 +19,7 @@ from hcl_cli.artifacts.parquet import conform
 from hcl_cli.data.completions import open_choices, open_completions
 from hcl_cli.data.truthfulqa_prompt import open_shots
 from hcl_cli.errors import BadInput
-from hcl_cli.models.contrast import Method, parse_method
+from hcl_cli.models.contrast import VANILLA, Method, parse_method
 from hcl_cli.models.load import load_model
 from hcl_cli.schemas import CHOICES, CHOICES_COMPARED
 from hcl_cli.stages.choices import (
@@ -35,7 +35,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 import planted
 
 Tiny = Callable[..., Any]
-VANILLA = Method("vanilla", penalty=1.0)
 FAMILIES = ["llama", "mistral", "gemma2", "gemma3_text", "gpt2", "opt", "cohere", "granite", "mixtral", "falcon"]
 PROMPT = "Question: What is the capital of France?\nAnswer:"
 ASKED = [
