@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from hcl_cli.errors import BadOption
-from hcl_cli.measures.contrast import DIVERGENCES
 
+DIVERGENCES = ("jsd", "published")
 PENALTIES_ON = ("contrasted", "logits")
 DEEP = 40  # blocks: above that a bucket is 20 layers, and no longer half of them
 
