@@ -85,7 +85,7 @@ def metric_identity(name: str) -> str | None:
 
 
 def check_metric(name: str) -> None:
-    """Load a metric, so that one that is not there is refused before anything is decoded. Raises as `evaluate_metric`."""
+    """Load a metric, so that one that is not there is refused early. Raises as `evaluate_metric`."""
     _loaded(name)
 
 
@@ -126,10 +126,12 @@ def evaluate_compared(answers: pl.DataFrame, name: str, *, baseline: str = "vani
     rows: list[dict[str, Any]] = []
     for (model, dataset, method), group in groups:
         for kind, lists in references.items():
-            given = [lists[row] for row in group["row"]]
-            values = evaluate_metric(name, group["response"].to_list(), given)
+            own = group.filter([bool(lists[row]) for row in group["row"]])
+            if not own.height:
+                continue
+            values = evaluate_metric(name, own["response"].to_list(), [lists[row] for row in own["row"]])
             shared = {"model": model, "dataset": dataset, "method": method, "against": kind}
-            shared |= {"n_questions": group["question_id"].n_unique()}
+            shared |= {"n_questions": own["question_id"].n_unique()}
             rows += [{**shared, "metric": f"evaluate:{name}/{key}", "value": value} for key, value in values.items()]
     cell = ("model", "dataset", "metric", "against")
     basis = {tuple(row[key] for key in cell): row["value"] for row in rows if row["method"] == baseline}
