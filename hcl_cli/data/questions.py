@@ -77,7 +77,7 @@ class QuestionSet:
             BadOption: `columns` names a column that is not there.
         """
         found = reference_frame(self._records(()), mapped(columns, REFERENCE_COLUMNS))
-        return found.with_columns(question_id=self.load()["question_id"]).select("question_id", *found.columns)
+        return self.load().select("question_id").with_columns(*found.iter_columns())
 
     @cached_property
     def n_questions(self) -> int:

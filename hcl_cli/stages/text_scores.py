@@ -47,6 +47,10 @@ EVALUATE = "evaluate:"
 _LIBRARY = {"bleu": ("sacrebleu", "sacrebleu"), "rouge": ("rouge_score", "rouge-score")}
 # Kind of reference -> the column that holds it, and whether that is a list.
 REFERENCES = {"best": "best_answer", "correct": "correct_answers", "incorrect": "incorrect_answers"}
+_MISSING = (
+    f"references are missing: nothing in {', '.join(REFERENCES.values())} or answers; text metrics need one of them, "
+    "as --dataset truthfulqa has, or --metrics none"
+)
 _HARNESS = ("bleu", "rouge")  # what lm-evaluation-harness takes itself
 _BLOCK = 2048  # answers whose pairs are held at once
 
@@ -124,11 +128,15 @@ def with_references(answers: pl.DataFrame) -> dict[str, list[list[str]]]:
         if without < len(lists):
             found[kind] = lists
     if not found:
-        raise BadInput(
-            f"references are missing: nothing in {', '.join(REFERENCES.values())} or answers; text metrics need one of "
-            "them, as --dataset truthfulqa has, or --metrics none"
-        )
+        raise BadInput(_MISSING)
     return found
+
+
+def check_references(questions: pl.DataFrame) -> None:
+    """Refuse questions none of which has a reference. Raises BadInput."""
+    names = [name for name in (*REFERENCES.values(), "answers") if name in questions.columns]
+    if not any(questions[name].list.len().sum() for name in names):
+        raise BadInput(_MISSING)
 
 
 def text_scores(
