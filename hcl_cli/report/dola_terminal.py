@@ -47,6 +47,9 @@ class DolaTable:
         room = options.max_width - sum(widths) + widths[1] - _GAP * len(widths)
         stacked = room < min(widths[1], NAME_WIDTH)
         widths[1] = 0 if stacked else min(widths[1], room)
+        for _, lines in blocks if not stacked else ():
+            for cells in lines:
+                cells[1] = _broken(cells[1], widths[1])
         yield self._rows([header], widths, ["bold"])
         for (title, lines), rows in zip(blocks, main.values(), strict=True):
             yield Text(title, style="cyan")
@@ -96,6 +99,17 @@ class DolaTable:
             shown = [cell for at, cell in enumerate(cells) if at != 1 or widths[1]]
             table.add_row(*(Text(cell, style=style) for cell in shown))
         return table
+
+
+def _broken(name: str, width: int) -> str:
+    """A method's name in lines of that width, if it can be, broken before its variants."""
+    lines = [""]
+    for at, part in enumerate(name.split("@")):
+        piece = f"@{part}" if at else part
+        if lines[-1] and cell_len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def dola_report(rows: Sequence[Row], settings: Sequence[Row] = ()) -> Iterator[DolaTable | Text]:

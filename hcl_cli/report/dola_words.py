@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +94,8 @@ def comparisons_of(rows: Sequence[Row]) -> list[Comparison]:
         for row in own:
             cells.setdefault(tuple(row.get(name) for name in CELL), []).append(row)
         order = {name: at for at, name in enumerate(dict.fromkeys(row["method"] for row in own))}
-        cells = {
-            cell: sorted(rows, key=lambda row: order[row["method"]]) for cell, rows in _with_baselines(cells).items()
-        }
+        cells = _with_baselines(cells)
+        cells = {cell: sorted(cells[cell], key=lambda row: order[row["method"]]) for cell in _ordered(cells)}
         baseline = next((row["baseline"] for row in own if row.get("baseline") is not None), VANILLA)
         made.append(Comparison(of, cells, baseline))
     return made
@@ -117,6 +116,23 @@ def _with_baselines(cells: dict[tuple[Any, ...], list[Row]]) -> dict[tuple[Any, 
 def is_choice(metric: str) -> bool:
     """Whether given answers are scored, instead of an own one compared."""
     return metric.startswith(("mc", "factor"))
+
+
+def _ordered(cells: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Measures as they come, but multiple choice behind the others, and each of its metrics first without constraint:
+    the first method may know some of the ways only."""
+    place: dict[str, int] = {}
+
+    def key(cell: tuple[Any, ...]) -> tuple[bool, int, bool, bool, str]:
+        metric, _, constrained, normalised, _, outside = cell
+        if not is_choice(metric):
+            return False, 0, False, False, ""
+        return True, place[metric], bool(constrained), bool(normalised), outside or ""
+
+    listed = list(cells)
+    for cell in listed:
+        place.setdefault(cell[0], len(place))
+    return sorted(listed, key=key)
 
 
 def _is_main_way(cell: tuple[Any, ...]) -> bool:
@@ -237,7 +253,7 @@ def _excluded(comparison: Comparison) -> list[str]:
         counted = f"all {of:,} answers have" if n == of else f"{n:,} of {of:,} answers have"
         means = "a lower value there need not come from the contrast"
         if "excluded" in outside:
-            means = f"with -inf outside {'none of them' if n == of else 'these'} can be said"
+            means = "with -inf outside none of these can be said"
             if 2 * n > of:
                 means += ", so that values there tell little but that"
             if "published" in outside:

@@ -184,10 +184,9 @@ def test_where_most_answers_are_excluded_nothing_is_called_lower(n, all_of):
     rows = [choice("x", "mc1", 0.0, -0.4, outside="excluded", **counted), choice("x", "mc2", difference=0.0)]
     sentences = said(*rows)
     assert sentences[0] == "x cannot be told apart from vanilla in MC2, without constraint, not normalised."
-    none = "none of them" if n == 6000 else "these"
     assert sentences[1:] == [
-        f"Under x {all_of} a token outside the plausible set: with -inf outside {none} can be said, so that values "
-        "there tell little but that."
+        f"Under x {all_of} a token outside the plausible set: with -inf outside none of these can be said, so "
+        "that values there tell little but that."
     ]
     assert not any(line.startswith("-") for line in shown(rows).splitlines())
 
@@ -228,7 +227,17 @@ def test_a_long_name_stays_whole_and_no_interval_is_cut(width):
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "0.300 [0.280, 0.320]" in text and "-0.050 [-0.070, -0.030]" in text and "…" not in text
     line = next(line for line in text.splitlines() if line.lstrip(" -").startswith("dola:16"))
-    assert (name in line) == (width != 80)  # where it has room for a part beside its numbers, it takes a second line
+    # Where a part of it has room beside its numbers, it takes further lines, broken before a variant.
+    assert (name in line) == (width != 80)
+    if width == 80:
+        assert [line.split()[0] for line in text.splitlines()[5:7]] == ["@published@per-row", "@alpha=0.05"]
+
+
+def test_ways_of_multiple_choice_have_one_order_whichever_method_comes_first():
+    """A vanilla that truncates knows the constrained ways alone, and stood first."""
+    rows = [choice("vanilla@alpha=0.1", constrained=True, difference=0.1), choice("x"), compared("x")]
+    names = [cell[:3] for cell in comparisons_of(rows)[0].cells]
+    assert names == [("bleu", "best", None), ("mc2", None, False), ("mc2", None, True)]
 
 
 def test_methods_have_one_order_in_all_measures():
