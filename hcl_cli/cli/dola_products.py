@@ -53,16 +53,19 @@ class Products:
     main: Artifact | None = None
 
     @cached_property
-    def frame(self) -> pl.DataFrame:
-        """The answers, methods in the user's order, with the references that the file has beside its own."""
+    def ordered(self) -> pl.DataFrame:
+        """The answers, methods in the user's order."""
         import polars as pl
 
         assert self.answers is not None
         place = {method.name: at for at, method in enumerate(self.methods)}
-        rows = self.answers.frame().collect()
-        rows = rows.sort(pl.col("method").replace_strict(place), maintain_order=True)
+        return self.answers.frame().collect().sort(pl.col("method").replace_strict(place), maintain_order=True)
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The same, with the references that the file has beside its own."""
         found = self.source.references(self.references)
-        return rows.join(found, on="question_id", how="left", maintain_order="left")
+        return self.ordered.join(found, on="question_id", how="left", maintain_order="left")
 
     def check(self, metrics: MetricChoice, n_questions: int) -> None:
         """Refuse what would stop the text metrics, before anything is decoded."""
@@ -162,4 +165,4 @@ class Products:
         """How often each premature layer was chosen, by kind of token; nothing where no answer is wanted."""
         from hcl_cli.stages.dola_views import chosen_layers
 
-        return [] if self.answers is None else chosen_layers(self.answers.frame().collect()).to_dicts()
+        return [] if self.answers is None else chosen_layers(self.ordered).to_dicts()

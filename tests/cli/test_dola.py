@@ -280,7 +280,7 @@ def test_methods_take_the_options_and_vanilla_does_not(hcl: Hcl, dola: list[obje
     assert len(keys) == 6 and len(set(said)) == 6
     words = ["the Jensen-Shannon", "reversed divergence", "without the final norm", "alpha 0.5", "penalty 3"]
     for text, word in zip(said, [*words, "on the last layer's logits"], strict=True):
-        assert word in text
+        assert word in text and "vanilla: the last layer alone, no repetition penalty." in text
 
 
 def test_the_mature_log_probability_is_that_of_the_last_layer(hcl: Hcl, dola: list[object]) -> None:

@@ -160,12 +160,32 @@ def penalised_answer(loaded: Any, ids: Sequence[int], base: int | None, alpha: f
 
 def test_a_penalty_on_logits_comes_before_the_plausible_set(tiny_model: Callable[..., Any]) -> None:
     loaded = endless(tiny_model("llama", "float64"))
-    prompts = prompts_of((9, 30), loaded.vocab_size)
+    prompts = prompts_of((9, 100), loaded.vocab_size)
     method = Method("static:2", (2,), alpha=0.9, penalty=3.0, penalty_on="logits")
     streams = decode_contrast(loaded, prompts, [method], GREEDY)
-    said = [penalised_answer(loaded, one.token_ids, 2, 0.9, early_mask=False) for one in prompts]
+
+    def answers(**how: bool) -> list[list[int]]:
+        return [penalised_answer(loaded, one.token_ids, 2, 0.9, **how) for one in prompts]
+
+    said = answers(early_mask=False)
     assert [list(ids) for ids in streams.token_ids] == said
-    assert said != [penalised_answer(loaded, one.token_ids, 2, 0.9, early_mask=True) for one in prompts]
+    assert said != answers(early_mask=True)
+
+
+def test_a_penalty_on_logits_by_hand() -> None:
+    """Penalty 2 on the first token makes logits (2, 1, -1) into (1, 1, -1); on log-probabilities it would double one.
+
+    Of a uniform premature layer the contrast is then the log-softmax of these and ln 3.
+    """
+    from hcl_cli.models.contrast_heads import contrast
+
+    method = Method("static:1", (1,), alpha=0.0, penalty=2.0, penalty_on="logits")
+    found = contrast(torch.tensor([[2.0, 1.0, -1.0]]), torch.zeros(1, 1, 3), method, torch.tensor([[0, 0]]))
+    total = 2 * math.e + 1 / math.e
+    np.testing.assert_allclose(found.scores[0].exp(), np.array([math.e, math.e, 1 / math.e]) / total * 3, rtol=1e-6)
+    assert found.mature is not None
+    np.testing.assert_allclose(found.mature.exp().sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(found.mature[0, 0] - found.mature[0, 1], 1, rtol=1e-6)
 
 
 def test_the_control_truncates_and_penalises_vanilla(tiny_model: Callable[..., Any]) -> None:
