@@ -71,7 +71,7 @@ class ChoicePlan:
         return question_choices(frame, lambda question: template.render(question, tokenizer))
 
     def check(self) -> None:
-        """Refuse what cannot be scored, before anything is decoded. Raises BadInput."""
+        """Refuse what cannot be scored, before anything is. Raises BadInput."""
         from hcl_cli.stages.choices import check_choices
 
         check_choices(
@@ -142,8 +142,13 @@ class ChoicePlan:
             return None
         if session.dry_run and (found := session.store.find(recipe, CHOICES)) is not None:
             return found
+
+        def blocks() -> list[Block]:
+            self.check()  # a miss
+            return self.blocks()
+
         return session.produce_cells(
-            recipe, CHOICES, self.blocks, self.compute, cell_columns=("question_id", "method"), index_column=None
+            recipe, CHOICES, blocks, self.compute, cell_columns=("question_id", "method"), index_column=None
         )
 
     def compared(self, bootstrap: int, seed: int) -> tuple[Artifact | None, Recipe, Callable[[], pl.DataFrame]]:

@@ -208,8 +208,9 @@ def _sentences(table: _Beside, runs: Sequence[Comparison], of_choice: bool) -> l
             "Published MC1 to MC3 were scored without the plausibility constraint and not normalised, FACTOR with the "
             "constraint (alpha 0.1, -1000 for a token outside), normalised over the vocabulary (--published-choices), "
             "by the sum over tokens: compare lines of the same kind. Much of the published gain of MC2 and MC3 comes "
-            "with that way of scoring [inferred]; with the constraint it may be another. The further published "
-            "measures (%Truth, %Info, %T*I, %Reject, StrategyQA, GSM8K) are in the CSV."
+            "with that way of scoring [inferred]; with the constraint it may be another. Published MC2 halves all "
+            "scores until none underflows; ours does not (with --published-choices that one is in --table too). The "
+            "further published measures (%Truth, %Info, %T*I, %Reject, StrategyQA, GSM8K) are in the CSV."
         ]
     else:
         said = [

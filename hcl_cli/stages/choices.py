@@ -185,8 +185,20 @@ def choice_rows(
 def check_choices(
     loaded: LoadedModel, choices: Sequence[Choice], *, kind: Kind, dataset: str | None, special_tokens: bool = True
 ) -> None:
-    """Refuse what `choice_rows` would refuse, before anything is scored. Raises BadInput."""
-    texts, answers = _tokenised(loaded, choices, dataset, special_tokens)
+    """Refuse what `choice_rows` would refuse, before anything is scored; warn of a text that ends in a blank.
+
+    Raises:
+        BadInput: as `choice_rows`.
+    """
+    apart: list[bool] = []
+    texts, answers = _tokenised(loaded, choices, dataset, special_tokens, apart)
+    if any(apart):
+        log.warning(
+            "the tokenizer would join the end of the prompt with %d of %d answers; these are read as they are written "
+            "on their own, which the model may not expect: end the prompt without a blank",
+            sum(apart),
+            len(apart),
+        )
     if kind == "mc":
         _check_fits(loaded, choices, texts, answers, dataset)
 
@@ -243,12 +255,20 @@ def _measured(
 
 
 def _tokenised(
-    loaded: LoadedModel, choices: Sequence[Choice], dataset: str | None, special_tokens: bool
+    loaded: LoadedModel,
+    choices: Sequence[Choice],
+    dataset: str | None,
+    special_tokens: bool,
+    apart: list[bool] | None = None,
 ) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """The tokens of every text, and of its answers (true ones first) as they continue it."""
+    """The tokens of every text, and of its answers (true ones first) as they continue it.
+
+    Args:
+        apart: is told of every answer whether the tokenizer would have joined it with the text's end.
+    """
     from hcl_cli.models.vocabulary import continuation_ids
 
-    texts, answers, apart = [], [], 0
+    texts, answers = [], []
     for choice in choices:
         where = _where(choice, dataset)
         for name, one in (("correct", choice.true), ("incorrect", choice.false)):
@@ -262,17 +282,11 @@ def _tokenised(
             tokens, joined = continuation_ids(loaded.tokenizer, choice.text, answer, ids, special_tokens=special_tokens)
             if not tokens:
                 raise BadInput(f"{where}: the tokenizer makes no token of the answer {shown(answer, 40)!r}")
-            apart += not joined
+            if apart is not None:
+                apart.append(not joined)
             found.append(tokens)
         texts.append(ids)
         answers.append(found)
-    if apart:
-        log.warning(
-            "the tokenizer would join the end of the prompt with %d of %d answers; these are read as they are written "
-            "on their own, which the model may not expect: end the prompt without a blank",
-            apart,
-            sum(map(len, answers)),
-        )
     return texts, answers
 
 

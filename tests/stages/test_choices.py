@@ -24,6 +24,7 @@ from hcl_cli.models.load import load_model
 from hcl_cli.schemas import CHOICES, CHOICES_COMPARED
 from hcl_cli.stages.choices import (
     Choice,
+    check_choices,
     choice_rows,
     choice_summary,
     closed,
@@ -291,9 +292,13 @@ def test_factor_as_it_stands_and_tidied() -> None:
     ],
 )
 def test_what_cannot_be_scored(tiny_model: Tiny, change: dict[str, Any], says: str) -> None:
+    asked = [ASKED[1], replace(ASKED[0], **change)]
     with pytest.raises(BadInput) as caught:
-        scored(tiny_model("llama"), [replace(ASKED[0], **change), ASKED[1]], [VANILLA])
+        scored(tiny_model("llama"), asked, [VANILLA])
     assert says in str(caught.value) and str(caught.value).isprintable()
+    with pytest.raises(BadInput) as early:
+        check_choices(tiny_model("llama"), asked, kind="mc", dataset="d")
+    assert str(early.value) == str(caught.value)
 
 
 def test_no_questions_and_nothing_to_read(tiny_model: Tiny, small: Any) -> None:
@@ -307,7 +312,7 @@ def test_no_questions_and_nothing_to_read(tiny_model: Tiny, small: Any) -> None:
 
 def test_a_prompt_that_ends_in_a_blank_is_told(tiny_model: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        scored(tiny_model("llama"), [replace(ASKED[0], text=f"{PROMPT} ")], [VANILLA])
+        check_choices(tiny_model("llama"), [replace(ASKED[0], text=f"{PROMPT} ")], kind="mc", dataset="d")
     assert "would join the end of the prompt with" in caplog.text and "of 5 answers" in caplog.text
 
 
