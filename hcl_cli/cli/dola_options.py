@@ -50,7 +50,8 @@ MetricsOpt = Annotated[
     str,
     typer.Option(
         "--metrics", metavar="METRICS",
-        help="bleu, rouge, bertscore, f1, exact, all, evaluate:NAME_OR_PATH; with commas; none for none.",
+        help="bleu, rouge, bertscore, f1, exact, all, evaluate:NAME_OR_PATH (of the Hub: asked anew each time); with "
+        "commas; none for none.",
     ),
 ]  # fmt: skip
 EncoderOpt = Annotated[

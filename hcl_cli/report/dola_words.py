@@ -229,7 +229,8 @@ def _against_baseline(comparison: Comparison, method: str) -> list[str]:
     rows = {cell: row for cell, row in rows.items() if not is_mostly_excluded(row)}
     known = {cell: row for cell, row in rows.items() if row.get("difference_low") is not None}
     if not known:
-        return [f"{name}: nothing says whether it differs from {baseline}; no paired interval is known."]
+        why = "no paired interval is known" if baseline in map(one_line, comparison.methods) else "it was not run"
+        return [f"{name}: nothing says whether it differs from {baseline}; {why}."]
     higher, lower = ([cell_name(cell) for cell, row in known.items() if told_apart(row) == sign] for sign in (1, -1))
     if not higher and not lower:
         if len(known) == 1:

@@ -135,6 +135,9 @@ def test_answers_are_scored_and_compared_with_vanilla(hcl: Hcl, dola: list[objec
             (pl.col("method") == method) & (pl.col("metric") == "exact") & (pl.col("against") == "correct")
         )
         assert found["value"].to_list() == pytest.approx([share])
+    # The user's order; the answers themselves stand by name.
+    assert tables["compared"]["method"].unique(maintain_order=True).to_list() == ["vanilla", "static:1"]
+    assert rows["method"].unique(maintain_order=True).to_list() == ["static:1", "vanilla"]
     assert (tmp_path / "t.csv").read_text().count("\n") > 4
     assert json.loads(hcl(*call).out)["cached"]
 
