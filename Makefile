@@ -88,15 +88,18 @@ table-probe: $(READY) ## truthfulness probes beside the published numbers: MODEL
 
 DOLA_MODEL := $(or $(MODEL),huggyllama/llama-7b)
 DOLA := $(HCL) dola -m '$(DOLA_MODEL)' -d truthfulqa --prompt truthfulqa $(if $(LIMIT),--limit $(LIMIT))
+# The reference asks one question at a time, so that its average over the batch is over one row: @per-row. The second
+# vanilla truncates and penalises as DoLa does: what DoLa has beyond it is the contrast's.
+DOLA_METHODS := vanilla,vanilla@alpha=0.1@penalty=1.2,dola-high,dola-high@published@per-row
 table-dola: $(READY) ## text metrics of vanilla and DoLa beside the published numbers: MODEL=huggyllama/llama-7b
 	@mkdir -p tables figures
-	$(DOLA) --methods vanilla,dola-high,dola-high@published --metrics all --table tables/dola.md \
+	$(DOLA) --methods '$(DOLA_METHODS)' --metrics all --table tables/dola.md \
 	  --published-table tables/dola-published.md --figure figures/dola.svg
 	@echo "tables/dola.md tables/dola-published.md figures/dola.svg"
 
 table-dola-mc: $(READY) ## TruthfulQA MC1, MC2, MC3 of vanilla and DoLa, constrained and not, beside the published numbers
 	@mkdir -p tables
-	$(DOLA) --methods vanilla,dola-high,dola-high@published --metrics none --choices --table tables/dola-mc.md \
+	$(DOLA) --methods 'vanilla,vanilla@alpha=0.1,dola-high,dola-high@published@per-row' --metrics none --choices --table tables/dola-mc.md \
 	  --published-table tables/dola-mc-published.md
 	@echo "tables/dola-mc.md tables/dola-mc-published.md"
 

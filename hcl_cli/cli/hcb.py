@@ -8,7 +8,7 @@ import typer
 
 from hcl_cli.cli import hcb_calibration as own
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths, refuse_overwriting
+from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
 from hcl_cli.schemas import FINDINGS, LAYERS, SCORED
@@ -68,8 +68,7 @@ def hcb(
 
     # read
     paths = input_paths(scored or [], "hcl hcb", most=None)
-    for option, target in (("-o", output), ("--table", table), ("--figure", figure)):
-        refuse_overwriting(option, target, paths)
+    refuse_losing({"-o": output, "--table": table, "--figure": figure}, *paths)
     if asked is not None:
         own.refuse_lost_files(asked, paths, (output, table, figure))
     sources = [read_source(path, SCORED) for path in paths]

@@ -6,7 +6,7 @@ import typer
 
 from hcl_cli.cli import options as opt
 from hcl_cli.cli import score_llm as own
-from hcl_cli.cli.inputs import input_paths, refuse_overwriting
+from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.schemas import RESPONSES, SCORED
@@ -76,7 +76,7 @@ def score(
 
     # read
     path = input_paths([responses] if responses is not None else [], "hcl score")[0]
-    refuse_overwriting("-o", output, [path])
+    refuse_losing({"-o": output}, path, *llm_prompt.split(","), llm_references)
     source = read_source(path, RESPONSES)
     reference = None
     if cluster == "cosine":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hcl_cli.data.candidates import candidates_of, columns_read, one_row_per_question
 from hcl_cli.data.named import Named, mapped, open_named
-from hcl_cli.data.rows import question_frame, with_further
+from hcl_cli.data.rows import question_frame, reference_frame, with_further
 from hcl_cli.errors import BadOption, shown
 from hcl_cli.records import Records
 from hcl_cli.schemas import QUESTIONS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 COLUMNS = tuple(QUESTIONS.columns)  # question_id, question, answers
+REFERENCE_COLUMNS = ("best_answer", "correct_answers", "incorrect_answers")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class QuestionSet:
             BadOption: `--columns` names a column that is not there.
         """
         return self._whole if extra else self._frame
+
+    def references(self, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
+        """`question_id` and those of REFERENCE_COLUMNS that the file has, each a list of texts that may be empty.
+
+        Args:
+            columns: our column -> column of the file, for REFERENCE_COLUMNS.
+        Raises:
+            BadInput: one line that names the file, the row and the column.
+            BadOption: `columns` names a column that is not there.
+        """
+        found = reference_frame(self._records(()), mapped(columns, REFERENCE_COLUMNS))
+        return self.load().select("question_id").with_columns(*found.iter_columns())
 
     @cached_property
     def n_questions(self) -> int:

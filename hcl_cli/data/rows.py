@@ -96,6 +96,29 @@ def present(source: str, names: tuple[str, ...]) -> bool:
     return source in names or source.split(".")[0] in names
 
 
+def reference_texts(value: Any) -> list[str]:
+    """The conversion to references: a list of texts, trimmed, blank and repeated ones dropped; maybe none is left."""
+    return list(dict.fromkeys(one.strip() for one in texts(value) or [] if one.strip()))
+
+
+def reference_frame(records: Records, columns: Mapping[str, str]) -> pl.DataFrame:
+    """The references of raw rows, each kind a list of texts: those of `columns` that the file has.
+
+    Args:
+        records: raw rows.
+        columns: our column -> theirs. One that is renamed must be there.
+    """
+    import polars as pl
+
+    found = {}
+    for target, source in columns.items():
+        if present(source, records.names):
+            found[target] = records.converted(source, reference_texts, cells(records, source))
+        elif source != target:
+            raise BadOption(no_column(target, source, records))
+    return pl.DataFrame(found, schema=dict.fromkeys(found, pl.List(pl.String())))
+
+
 def no_column(target: str, source: str, records: Records) -> str:
     """What is said of a column that `--columns` names and the file lacks."""
     near = difflib.get_close_matches(source, records.names, n=1)

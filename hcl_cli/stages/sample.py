@@ -33,6 +33,7 @@ class Protocol:
         clean: "plain" or "published", see `measures.cleaning.clean_answer`.
         truncate: cut prompts that leave no room for the answer at their left end instead of refusing them.
         batch_tokens: token budget of one batch.
+        advice: what to do about a prompt that leaves no room, in the command's own options.
     """
 
     render: Callable[[str], str]
@@ -40,6 +41,7 @@ class Protocol:
     clean: str
     truncate: bool
     batch_tokens: int
+    advice: str = "shorten them, or cut prompts at their left end with --long-prompts truncate"
 
 
 def sampled(
@@ -128,7 +130,7 @@ def tokenised_prompt(loaded: LoadedModel, row: Mapping[str, object], sampling: S
             raise BadInput(
                 f"question {question_id!r}: its prompt has {len(ids)} tokens and --max-new-tokens is "
                 f"{sampling.max_new_tokens}, but the model has {loaded.max_positions} positions; "
-                "shorten them, or cut prompts at their left end with --long-prompts truncate"
+                f"{protocol.advice}"
             )
         log.warning("question %s: prompt cut from %d to its last %d tokens", question_id, len(ids), room)
         ids = ids[-room:]

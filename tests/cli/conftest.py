@@ -76,6 +76,12 @@ def planted_run(tmp_path: Path, planted_model: Path) -> list[object]:
 
 
 @pytest.fixture
+def dola(planted_run: list[object]) -> list[object]:
+    """Arguments of `hcl dola` on the planted model and its questions."""
+    return ["dola", *planted_run[1:]]
+
+
+@pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """Four short texts in two tones that the planted model can read."""
     rows = [
