@@ -46,26 +46,26 @@ def test_merged_is_the_model_with_adapters_on_and_other_blocks_keep_every_bit(
     tiny_model: Callable[..., Any], family: str
 ) -> None:
     """In every family: new adapters change no logit; trained ones added to the weights give the logits that they give
-    beside them, differ from the model's own, and change the linear layers of blocks 2 and 4 only; afterwards the model
-    is what it was, to the last bit."""
+    beside them, differ from the model's own, and change the linear layers of blocks 1, 2 and 4 only; afterwards the
+    model is what it was, to the last bit."""
     loaded = tiny_model(family)
     before, own = snapshot(loaded), logits(loaded)
     flags = [one.requires_grad for one in loaded.model.parameters()]
-    with adapted(loaded, (2, 4), Lora(rank=3)):
+    with adapted(loaded, (1, 2, 4), Lora(rank=3)):
         assert torch.equal(logits(loaded), own)
-    adapter = drawn(loaded, (2, 4))
+    adapter = drawn(loaded, (1, 2, 4))
     with switched_on(loaded, adapter):
         beside = logits(loaded)
     with merged(loaded, adapter):
         inside = logits(loaded)
-        expected = {f"{name}.weight" for name in linear_names(loaded, (2, 4))}
+        expected = {f"{name}.weight" for name in linear_names(loaded, (1, 2, 4))}
         assert changed(before, loaded) == expected
     assert float((beside - own).abs().max()) > 0.05
     torch.testing.assert_close(inside, beside, rtol=1e-4, atol=1e-4)
     assert not changed(before, loaded) and torch.equal(logits(loaded), own)
     assert [one.requires_grad for one in loaded.model.parameters()] == flags
     assert adapter.n_parameters == sum(
-        3 * sum(loaded.model.get_submodule(name).weight.shape) for name in linear_names(loaded, (2, 4))
+        3 * sum(loaded.model.get_submodule(name).weight.shape) for name in linear_names(loaded, (1, 2, 4))
     )
 
 
@@ -115,7 +115,7 @@ def test_blocks_that_share_weights_are_refused(tiny_model: Callable[..., Any]) -
     loaded.anatomy.blocks[2].mlp = loaded.anatomy.blocks[0].mlp
     with pytest.raises(BadInput, match="blocks 1 and 3 share weights.*--blocks"):
         linear_names(loaded, (1, 2))
-    assert linear_names(loaded, (2, 4))
+    assert linear_names(loaded, (1, 2, 4))
 
 
 def test_without_the_library_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
