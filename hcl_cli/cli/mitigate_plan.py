@@ -186,7 +186,7 @@ class Plan:
         asking = Asking(
             self.prompt, given["samples"], given["temperature"], judge=given["judge"], seed=given["seed"],
         )  # fmt: skip
-        metrics = held_out_metrics(questions, parts, asking, dataset=self.dataset, batch_tokens=given["batch_tokens"])
+        metrics = held_out_metrics(questions, parts, asking, dataset=self.dataset)
         with self.session.terminal.progress("mitigate", "passes over held-out questions") as advance:
             return compared(
                 self.loaded, trained, metrics, parts, self.training,

@@ -76,7 +76,6 @@ class FactualReading:
     question's answers together; NaN for a question without one."""
 
     questions: Sequence[AnsweredQuestion]
-    batch_tokens: int
     unit: str = "questions"
 
     @property
@@ -141,9 +140,7 @@ class ContrastReading:
         return {"contrastive-loss": losses, "cosine-margin": margins}
 
 
-def held_out_metrics(
-    questions: pl.DataFrame, parts: Parts, asking: Asking, *, dataset: str, batch_tokens: int
-) -> list[Metric]:
+def held_out_metrics(questions: pl.DataFrame, parts: Parts, asking: Asking, *, dataset: str) -> list[Metric]:
     """What every model is measured by on the held-out questions.
 
     Sampled answers give `hallucination-rate` and `creativity`, one greedy answer per question `ece`, `brier` and
@@ -154,7 +151,6 @@ def held_out_metrics(
         parts: whose `test` questions these are.
         asking: how answers are sampled and judged.
         dataset: the data's name; the rows say that a part of it was held out.
-        batch_tokens: of one forward over given answers.
     """
     from hcl_cli.stages.quality import KINDS, Metric
     from hcl_cli.stages.quality_answers import Answering, SampledAnswering
@@ -164,7 +160,7 @@ def held_out_metrics(
     works: dict[str, Any] = {
         "sampled": SampledAnswering(source, None, asking),
         "questions": Answering(source, None, replace(asking, n_samples=1, temperature=0.0)),
-        "texts": FactualReading(parts.test, batch_tokens),
+        "texts": FactualReading(parts.test),
     }
     return [
         Metric(name, dataset, KINDS[name].higher_is_better, KINDS[name].statistic, works[str(KINDS[name].data)], name)
