@@ -236,7 +236,8 @@ def mitigate(
     # emit
     session.terminal.say(
         f"mitigate: {artifact.rows} comparisons of {reference.name} before and after training"
-        f"{', from the store' if artifact.cached else ''}"
+        f"{', from the store' if artifact.cached else ''}; loss and choice of blocks are working definitions of this "
+        "project"
     )
     rows = artifact.rows_as_dicts()
     if not quiet:

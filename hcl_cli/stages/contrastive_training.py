@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, EnvironmentRefused
 from hcl_cli.models.adapters import Adapter, Lora
 from hcl_cli.stages.contrast_pairs import AnsweredQuestion, drawn_answers, hashed
 
@@ -108,7 +109,8 @@ def trained_adapter(
     """Train adapters on some blocks, keep those of the epoch with the lowest validation loss. The model is unchanged.
 
     Questions without a contrast teach by the likelihood of their factual answers alone; those without a factual answer
-    teach nothing. Dropout is off. The same arguments give the same weights, on the same kind of device.
+    teach nothing. Dropout is off. The same arguments give the same weights on a CPU; on a GPU sums may be added in
+    another order from run to run.
 
     Args:
         loaded: the model.
@@ -118,6 +120,7 @@ def trained_adapter(
         on_epoch: told after every epoch, and before the first.
     Raises:
         BadInput: no question with a factual answer in one of the two, or a training that ran away.
+        EnvironmentRefused: not enough memory.
     """
     import torch
 
@@ -142,6 +145,7 @@ def trained_adapter(
 
     # Outside of any inference mode the caller may be in: its tensors cannot be differentiated.
     with (
+        _memory(loaded, training),
         torch.inference_mode(False),
         torch.enable_grad(),
         adapted(loaded, blocks, training.lora, training.seed) as adapting,
@@ -162,6 +166,23 @@ def trained_adapter(
             elif number - best >= training.patience:
                 break
     return Trained(kept, tuple(epochs), best)
+
+
+@contextmanager
+def _memory(loaded: LoadedModel, training: Training) -> Iterator[None]:
+    """Say in one line that memory ran out."""
+    from hcl_cli.models.memory import is_out_of_memory
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EnvironmentRefused(
+            f"not enough memory on {loaded.device} to train with --batch-tokens {training.batch_tokens} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); use fewer, a smaller "
+            "--most-answers, or --dtype bfloat16"
+        ) from error
 
 
 def _named(

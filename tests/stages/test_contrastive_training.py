@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, EnvironmentRefused
 from hcl_cli.measures.contrastive import cosine_margin
 from hcl_cli.models.adapters import Lora, linear_names, merged
 from hcl_cli.models.answer_pass import answer_pass
@@ -113,6 +113,32 @@ def test_questions_without_a_contrast_teach_by_likelihood_alone(tiny_model: Call
     one, two = (trained_adapter(loaded, rows, VALIDATION, (2,), plain).adapter.weights for rows in (TRAIN, without))
     for name, weight in one.items():
         torch.testing.assert_close(weight, two[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_other_dtypes_train_too(tiny_model: Callable[..., Any], dtype: str) -> None:
+    """The adapters of a bfloat16 model are float32, so that small steps are not lost; the loss falls."""
+    loaded = tiny_model("llama", dtype)
+    trained = trained_adapter(loaded, TRAIN, VALIDATION, (2, 3), TRAINING)
+    assert trained.epochs[trained.best].validation < trained.epochs[0].validation - 1
+    assert {weight.dtype for weight in trained.adapter.weights.values()} == {
+        torch.float32 if dtype == "bfloat16" else torch.float64
+    }
+
+
+def test_too_little_memory_is_one_line(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the model is given back."""
+    from hcl_cli.models import answer_pass as module
+
+    def full(*_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    loaded = tiny_model("llama")
+    monkeypatch.setattr(module, "answer_pass", full)
+    with pytest.raises(EnvironmentRefused, match="to train with --batch-tokens 4096 .*--most-answers") as refused:
+        trained_adapter(loaded, TRAIN, VALIDATION, (2,), TRAINING)
+    assert "\n" not in str(refused.value)
+    assert not any("lora" in name for name, _ in loaded.model.named_modules())
 
 
 def test_what_cannot_be_trained_is_refused(tiny_model: Callable[..., Any]) -> None:

@@ -100,33 +100,42 @@ def test_questions_that_cannot_be_split_or_contrasted_are_refused() -> None:
 
 def test_the_block_that_is_busier_on_hallucinations_is_chosen(tiny_model: Callable[..., Any]) -> None:
     """Planted: block 3's output is blown up at tokens of wrong answers alone; the contrast finds it whatever order the
-    questions come in, and a fraction too small for a block still chooses one."""
+    questions come in, and a fraction too small for a block still chooses one. Block 2 is louder still at the end of a
+    sequence, which only wrong answers reach here: that is no token of an answer."""
     loaded = tiny_model("llama")
-    wrong = torch.zeros(352, dtype=torch.bool)
-    wrong[[45, 46, 55, 56]] = True
+    louder = {2: torch.ones(352), 3: torch.ones(352)}
+    louder[2][1] = 300.0
+    louder[3][[45, 46, 55, 56]] = 30.0
     seen: dict[str, Any] = {}
 
     def read(_model: Any, _args: Any, kwargs: Any) -> None:
-        seen["wrong"] = wrong[kwargs["input_ids"]]
+        seen["ids"] = kwargs["input_ids"]
 
-    def blow_up(_block: Any, _args: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
-        louder = torch.where(seen["wrong"][..., None], hidden * 30, hidden)
-        return (louder, *output[1:]) if isinstance(output, tuple) else louder
+    def blow_up(number: int) -> Callable[[Any, Any, Any], Any]:
+        def hook(_block: Any, _args: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = hidden * louder[number][seen["ids"]][..., None]
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    def quiet_again(_block: Any, args: Any, kwargs: Any) -> Any:
-        scale = torch.where(seen["wrong"][..., None], 1 / 30, 1.0)
-        return (args[0] * scale, *args[1:]), kwargs
+        return hook
+
+    def quiet_again(number: int) -> Callable[[Any, Any, Any], Any]:
+        def hook(_block: Any, args: Any, kwargs: Any) -> Any:
+            return (args[0] / louder[number][seen["ids"]][..., None], *args[1:]), kwargs
+
+        return hook
 
     blocks = loaded.anatomy.blocks
-    handles = [
-        loaded.anatomy.decoder.register_forward_pre_hook(read, with_kwargs=True),
-        blocks[2].register_forward_hook(blow_up),
-        blocks[3].register_forward_pre_hook(quiet_again, with_kwargs=True),
+    handles = [loaded.anatomy.decoder.register_forward_pre_hook(read, with_kwargs=True)]
+    for number in (2, 3):
+        handles.append(blocks[number - 1].register_forward_hook(blow_up(number)))
+        handles.append(blocks[number].register_forward_pre_hook(quiet_again(number), with_kwargs=True))
+    open_ended = [
+        replace(one, factual=tuple(replace(item, ids=item.ids[:-1]) for item in one.factual)) for one in QUESTIONS
     ]
     try:
-        chosen = [hallucination_prone(loaded, rows, 0.25, batch_tokens=256) for rows in (QUESTIONS, QUESTIONS[::-1])]
-        assert hallucination_prone(loaded, QUESTIONS, 0.01, batch_tokens=256) == (3,)
+        chosen = [hallucination_prone(loaded, rows, 0.25, batch_tokens=256) for rows in (open_ended, open_ended[::-1])]
+        assert hallucination_prone(loaded, open_ended, 0.01, batch_tokens=256) == (3,)
     finally:
         for handle in handles:
             handle.remove()
