@@ -99,7 +99,9 @@ def refuse_overwriting(option: str, target: Path | None, inputs: Sequence[Path])
 
 
 def _example(command: str) -> str:
-    return "hcl sample | hcl score" if command.endswith("score") else "hcl sample | hcl score | hcl hcb"
+    if command.endswith("score"):
+        return "hcl sample | hcl score"
+    return f"hcl sample | hcl score | {command if command == 'hcl mitigate' else 'hcl hcb'}"
 
 
 def _from_stdin(command: str) -> list[Path]:
