@@ -18,7 +18,7 @@ help:            ## this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hcl needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,hub,figures,llm,confidence,metrics,evaluate,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,hub,figures,llm,confidence,metrics,evaluate,mitigate,dev]'
 	touch $(READY)
 
 setup: $(READY)  ## the environment in .venv, from pinned versions

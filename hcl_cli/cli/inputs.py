@@ -114,7 +114,9 @@ def refuse_losing(targets: Mapping[str, Path | None], *names: str | Path | None)
 
 
 def _example(command: str) -> str:
-    return "hcl sample | hcl score" if command.endswith("score") else "hcl sample | hcl score | hcl hcb"
+    if command.endswith("score"):
+        return "hcl sample | hcl score"
+    return f"hcl sample | hcl score | {command if command == 'hcl mitigate' else 'hcl hcb'}"
 
 
 def _from_stdin(command: str) -> list[Path]:

@@ -59,18 +59,30 @@ def export_checkpoint(
         BadInput: blocks that share weights, or a rest that the configuration cannot describe.
         EnvironmentRefused: disk or memory.
     """
-    target = check_export_folder(folder)
+    check_export_folder(folder)
     gone = sorted(checked_blocks(loaded, removed))
     refuse_shared(loaded)
+    with new_folder(folder) as beside, without_blocks(loaded, gone) as cut:
+        save_model(cut, beside)
+        (beside / CARD).write_text(model_card(loaded, cut, gone, provenance), encoding="utf-8")
+        _compare(cut, beside, folder)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears under its name when the context ends well, or not at all: yields one beside it to write in.
+
+    Raises:
+        BadOption: a file, or a folder with something in it.
+        EnvironmentRefused: the disk refuses.
+    """
+    target = check_export_folder(folder)
     beside = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with _refusing(folder):
             target.parent.mkdir(parents=True, exist_ok=True)
             beside.mkdir()
-            with without_blocks(loaded, gone) as cut:
-                _save(cut, beside)
-                (beside / CARD).write_text(model_card(loaded, cut, gone, provenance), encoding="utf-8")
-                _compare(cut, beside, folder)
+            yield beside
             _settle(beside)
             if target.exists():
                 target.rmdir()
@@ -85,7 +97,7 @@ def model_card(
     """The card of a cut model as Markdown."""
     n_layers, gone = loaded.n_layers, sorted(removed)
     early = gone[0] == cut.n_layers + 1
-    name = _markdown(loaded.name)
+    name = markdown_cell(loaded.name)
     what = (
         f"The first {cut.n_layers} of the {n_layers} blocks of {name}, with its own final norm and head: it says what "
         f"{name} says at exit layer {cut.n_layers}."
@@ -102,7 +114,7 @@ def model_card(
         "dtype of the weights": str(loaded.dtype).removeprefix("torch."),
         **provenance,
     }
-    table = "\n".join(f"| {_markdown(key)} | {_markdown(value)} |" for key, value in rows.items())
+    table = "\n".join(f"| {markdown_cell(key)} | {markdown_cell(value)} |" for key, value in rows.items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -123,7 +135,7 @@ measured: this card makes no claim about it. The licence is that of the base mod
 """
 
 
-def _markdown(value: object) -> str:
+def markdown_cell(value: object) -> str:
     """A value from outside in one cell of a table: no mark-up, no line break, no HTML."""
     return "".join(f"\\{char}" if char in "\\`*_[]<>|~&$" else char for char in shown(value, 400))
 
@@ -150,7 +162,8 @@ def _refused(folder: Path, reason: str) -> EnvironmentRefused:
     )
 
 
-def _save(cut: LoadedModel, folder: Path) -> None:
+def save_model(cut: LoadedModel, folder: Path) -> None:
+    """Weights (safetensors), configuration, generation settings and tokenizer of a loaded model as it stands."""
     from transformers.utils import logging as library_logging
 
     was_shown = library_logging.is_progress_bar_enabled()

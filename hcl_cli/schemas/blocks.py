@@ -69,7 +69,7 @@ RETAINED = Table(
         "seed": "int64",  # as in BLOCKS; of `random-layers` in mitigate
         "n_blocks": "int16",  # removed, or trained
         "blocks": "list[int16]",  # which, 1..L
-        "metric": "string",  # the names are listed in hcl_cli/stages/quality.py
+        "metric": "string",  # names: hcl_cli/stages/quality.py; in mitigate also contrastive-loss and cosine-margin
         "dataset": "string",  # that the metric was taken on; "" for those of the model alone (parameters)
         "higher_is_better": "bool",
         **with_intervals("before"),

@@ -32,6 +32,7 @@ STATISTICS: dict[str, Statistic] = {
     "accuracy@50": measure.ACCURACY_AT_50,
     "coverage@50": measure.COVERAGE_AT_50,
     "median": measure.MEDIAN,
+    "signed": measure.mean_of((-2.0, 2.0)),  # a difference of cosines
 }
 
 # Statistics of losses and confidences; counts and shares of a few answers may be equal for unequal models.

@@ -129,13 +129,13 @@ def test_a_window_too_wide_for_the_check_to_reach_is_compared_too(
 
 
 def changed_after_it_was_written(monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]) -> None:
-    save = checkpoints._save
+    save = checkpoints.save_model
 
     def save_and_change(cut: Any, folder: Path) -> None:
         save(cut, folder)
         change(folder)
 
-    monkeypatch.setattr(checkpoints, "_save", save_and_change)
+    monkeypatch.setattr(checkpoints, "save_model", save_and_change)
 
 
 def test_other_weights_are_noticed(

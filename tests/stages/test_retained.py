@@ -101,4 +101,5 @@ def test_what_is_unknown_is_null():
 
 
 def test_every_kind_of_metric_has_a_statistic():
-    assert {kind.statistic for kind in KINDS.values()} == set(STATISTICS)
+    """`signed` is that of mitigate's cosine margin, which has no name in KINDS."""
+    assert {kind.statistic for kind in KINDS.values()} | {"signed"} == set(STATISTICS)
