@@ -221,14 +221,14 @@ class Choosing:
         """Metric -> [question, 1]; NaN where no answer can be said at all (MC2)."""
         import polars as pl
 
-        from hcl_cli.models.contrast_methods import Method
+        from hcl_cli.models.contrast_methods import VANILLA
         from hcl_cli.stages.choices import METRICS, choice_rows, question_choices
 
         frame = self.source.load()
         frame = frame if self.limit is None else frame.head(self.limit)
         choices = question_choices(frame, lambda question: self.prompt.render(question, loaded.tokenizer))
         rows = choice_rows(
-            loaded, choices, [Method("vanilla", penalty=1.0)], kind="mc", model=loaded.name, dataset=self.source.name,
+            loaded, choices, [VANILLA], kind="mc", model=loaded.name, dataset=self.source.name,
             special_tokens=not self.prompt.is_chat,
         )  # fmt: skip
         return {

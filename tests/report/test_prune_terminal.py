@@ -205,7 +205,7 @@ def test_of_several_numbers_of_blocks_that_of_the_rule_is_shown_and_the_rest_cou
     kept = study_retained(8, ("avss",), sizes=(1, 2, 3))
     text = shown(study_blocks(8, ("avss",)), [], kept)
     assert [line.split()[1] for line in text.splitlines() if line.startswith("avss  ")] == ["2"] * 4
-    assert "8 more rows, of other numbers of blocks, are in the table" in " ".join(text.split())
+    assert "8 more rows, of other numbers of blocks; --retained-table FILE.csv has all" in " ".join(text.split())
     largest = shown(kept=kept)
     assert [line.split()[1] for line in largest.splitlines() if line.startswith("avss  ")] == ["3"] * 4
 

@@ -101,5 +101,8 @@ def test_options_that_cannot_be_met_are_refused() -> None:
     ):
         with pytest.raises(BadOption, match=words):
             selection_of(4, **options)  # type: ignore[arg-type]
-    with pytest.raises(BadOption, match="--criterion random: --n 4: the model has 4 blocks, so none would be left"):
-        chosen_blocks("random", np.arange(4.0), selection_of(4, n=4))
+    # Refused before anything is scored.
+    with pytest.raises(BadOption, match="^--n 4: the model has 4 blocks, so none would be left"):
+        selection_of(4, n=4)
+    with pytest.raises(BadOption, match="--criterion avss: --rule cumulative: adds up shares of the scores"):
+        chosen_blocks("avss", np.array([1.0, np.nan, 2.0, 3.0]), selection_of(4, rule="cumulative"))

@@ -288,7 +288,7 @@ def test_questions_at_hand(lab: Any) -> None:
 def test_multiple_choice_is_that_of_hcl_dola(tiny_model: Tiny, tmp_path: Path) -> None:
     from hcl_cli.data.completions import open_choices
     from hcl_cli.data.prompts import open_prompt
-    from hcl_cli.models.contrast import Method
+    from hcl_cli.models.contrast_methods import VANILLA
     from hcl_cli.stages.choices import choice_rows, question_choices
 
     rows = [
@@ -303,7 +303,7 @@ def test_multiple_choice_is_that_of_hcl_dola(tiny_model: Tiny, tmp_path: Path) -
     path, loaded = written(tmp_path, "c.jsonl", *rows), tiny_model("qwen2")
     found = values(loaded, *(f"{name}:{path}" for name in ("mc1", "mc2", "mc3")), choice_prompt="plain", n_choices=2)
     choices = question_choices(open_choices(path).load().head(2), open_prompt("plain").render)
-    expected = choice_rows(loaded, choices, [Method("vanilla", penalty=1.0)], kind="mc", model="m", dataset="d")
+    expected = choice_rows(loaded, choices, [VANILLA], kind="mc", model="m", dataset="d")
     for name in ("mc1", "mc2", "mc3"):
         assert found[name][:, 0].tolist() == expected.filter(metric=name)["value"].to_list()
     assert 0 < found["mc2"].min() and found["mc2"].max() < 1
