@@ -1,14 +1,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-long bench lab-model smoke smoke-offline table-hcb table-probe table-dola table-dola-mc clean
+.PHONY: help setup demo check test test-long bench lab-model smoke smoke-offline table-hcb table-probe table-dola table-dola-mc table-layers figure-layers clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HCL := $(BIN)/hcl
 READY := $(VENV)/.ready
-# Offline by design: nothing below asks a network for data or weights, except `smoke` and `table-hcb` with a Hub model.
+# Offline by design: nothing below asks a network for data or weights, except `smoke` and `table-*` with a Hub model.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -18,7 +18,7 @@ help:            ## this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hcl needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,hub,figures,llm,confidence,metrics,evaluate,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,hub,figures,llm,confidence,metrics,evaluate,mitigate,dev]'
 	touch $(READY)
 
 setup: $(READY)  ## the environment in .venv, from pinned versions
@@ -88,17 +88,37 @@ table-probe: $(READY) ## truthfulness probes beside the published numbers: MODEL
 
 DOLA_MODEL := $(or $(MODEL),huggyllama/llama-7b)
 DOLA := $(HCL) dola -m '$(DOLA_MODEL)' -d truthfulqa --prompt truthfulqa $(if $(LIMIT),--limit $(LIMIT))
+# The reference asks one question at a time, so that its average over the batch is over one row: @per-row. The second
+# vanilla truncates and penalises as DoLa does: what DoLa has beyond it is the contrast's.
+DOLA_METHODS := vanilla,vanilla@alpha=0.1@penalty=1.2,dola-high,dola-high@published@per-row
 table-dola: $(READY) ## text metrics of vanilla and DoLa beside the published numbers: MODEL=huggyllama/llama-7b
 	@mkdir -p tables figures
-	$(DOLA) --methods vanilla,dola-high,dola-high@published --metrics all --table tables/dola.md \
+	$(DOLA) --methods '$(DOLA_METHODS)' --metrics all --table tables/dola.md \
 	  --published-table tables/dola-published.md --figure figures/dola.svg
 	@echo "tables/dola.md tables/dola-published.md figures/dola.svg"
 
 table-dola-mc: $(READY) ## TruthfulQA MC1, MC2, MC3 of vanilla and DoLa, constrained and not, beside the published numbers
 	@mkdir -p tables
-	$(DOLA) --methods vanilla,dola-high,dola-high@published --metrics none --choices --table tables/dola-mc.md \
+	$(DOLA) --methods 'vanilla,vanilla@alpha=0.1,dola-high,dola-high@published@per-row' --metrics none --choices --table tables/dola-mc.md \
 	  --published-table tables/dola-mc-published.md
 	@echo "tables/dola-mc.md tables/dola-mc-published.md"
+
+# Scored answers of every data set in DATASETS, one path a line. Sets by hub: name want --columns: data/sets/README.md.
+LAYERS_MODEL := $(or $(MODEL),openai-community/gpt2-medium)
+LAYERS_ANSWERS = for data in $(or $(DATASETS),triviaqa nq_open truthfulqa); do \
+	  $(HCL) sample -m '$(LAYERS_MODEL)' -d "$$data" $(if $(LIMIT),--limit $(LIMIT)) -n $(or $(SAMPLES),10) --exit-layers all \
+	  | $(HCL) score; done > out/layers.paths
+table-layers: $(READY) ## accuracy@50, coverage@50, ECE, Brier per exit layer: MODEL=openai-community/gpt2-medium DATASETS="triviaqa nq_open"
+	@mkdir -p out tables
+	$(LAYERS_ANSWERS)
+	$(HCL) hcb --calibration --calibration-table tables/layers.md < out/layers.paths
+	@echo "tables/layers.md"
+
+figure-layers: $(READY) ## the same as four panels over exit layers, a curve per data set
+	@mkdir -p out figures
+	$(LAYERS_ANSWERS)
+	$(HCL) hcb --calibration --calibration-figure figures/layers.svg < out/layers.paths
+	@echo "figures/layers.svg"
 
 clean:           ## remove what make made here; the store (.hcl) stays
 	rm -rf out tables figures $(VENV) .mypy_cache .ruff_cache

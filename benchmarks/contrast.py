@@ -106,7 +106,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
     import torch
 
-    from hcl_cli.models.contrast import Method, decode_contrast, parse_methods, ties_embeddings
+    from hcl_cli.models.contrast import VANILLA, Method, decode_contrast, parse_methods, ties_embeddings
     from hcl_cli.models.decode import Prompt, Sampling
 
     torch.set_num_threads(options.threads)
@@ -120,7 +120,7 @@ def main() -> None:
         tied=ties_embeddings(loaded.model),
         defaults=Method("", penalty=options.penalty),
     )
-    compared = [Method("vanilla", penalty=1.0), *methods]
+    compared = [VANILLA, *methods]
     print(f"# {platform.machine()}, torch {torch.__version__}, {options.threads} thread(s), {loaded.device}")
     print(
         f"# {loaded.name}: {loaded.n_layers} blocks, {loaded.vocab_size} tokens, {options.dtype}; {len(prompts)} "

@@ -35,6 +35,12 @@ COMMANDS = {
     "lens": ("lens", _STAGES, "Show what every layer would say next, token by token."),
     "probe": ("probe", _STAGES, "Train truthfulness probes on the hidden states of every layer."),
     "dola": ("dola", _STAGES, "Answer questions by contrasting the last layer with an earlier one."),
+    "prune": ("prune", _STAGES, "Rank the blocks of a model, remove some, and measure what is kept."),
+    "mitigate": (
+        "mitigate",
+        _STAGES,
+        "Train hallucination-prone blocks contrastively, and compare with training others.",
+    ),
     "show": ("show", _LOOK, "Show an artifact's recipe, size and lineage."),
     "cat": ("cat", _LOOK, "Print an artifact's rows as JSONL, CSV or Arrow."),
     "export": ("cat", _LOOK, "Write a copy in another format: .csv, .jsonl, .arrow, .parquet."),

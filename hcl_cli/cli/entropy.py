@@ -8,7 +8,7 @@ from typing import Any
 from hcl_cli.cli import entropy_options as own
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.hcb import check_export
-from hcl_cli.cli.inputs import optional_input, refuse_overwriting
+from hcl_cli.cli.inputs import optional_input, refuse_losing
 from hcl_cli.cli.loading import check_model_options, choose_model
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
@@ -99,8 +99,7 @@ def entropy(
     memo = None if no_cache else store / "identities.json"
     mapping = parse_columns(columns, own.COLUMNS) if columns else None
     path = optional_input(source, dataset, "hcl entropy")
-    for option, target in (("-o", output), ("--table", table), ("--figure", figure), ("--html", html)):
-        refuse_overwriting(option, target, [path] if path is not None else [])
+    refuse_losing({"-o": output, "--table": table, "--figure": figure, "--html": html}, path, dataset, prompt)
     given = read_given(path, dataset, mapping, memo, session.terminal)
     groups_asked = group_by is not None or critic is not None
     group_by = SPANS if critic is not None else group_by or ("correct" if given.graded else None)

@@ -226,7 +226,7 @@ class Plan:
         protocol = Protocol(
             render=lambda question: self.template.render(question, loaded.tokenizer),
             special_tokens=not self.template.is_chat, clean="plain", truncate=False,
-            batch_tokens=self.sampling["batch_tokens"],
+            batch_tokens=self.sampling["batch_tokens"], advice="shorten the prompt or ask for fewer --max-new-tokens",
         )  # fmt: skip
         return generated_texts(
             loaded, self.given.questions.load(), wanted.to_list(), self.samples, self._drawing(), protocol

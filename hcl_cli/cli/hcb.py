@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hcl_cli.cli import hcb_calibration as own
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths, refuse_overwriting
+from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
 from hcl_cli.schemas import FINDINGS, LAYERS, SCORED
@@ -31,6 +32,10 @@ def hcb(
     bootstrap: opt.BootstrapOpt = 2000,
     figure: opt.FigureOpt = None,
     table: opt.TableOpt = None,
+    calibration: own.CalibrationOpt = False,
+    confidence: own.ConfidenceOpt = None,
+    calibration_table: own.CalibrationTableOpt = None,
+    calibration_figure: own.CalibrationFigureOpt = None,
     seed: opt.SeedOpt = 0,
     store: opt.StoreOpt = DEFAULT_STORE,
     output: opt.OutputOpt = None,
@@ -53,15 +58,19 @@ def hcb(
     balance = parse_weights(weights, scale_hallucination)
     if diversity not in DIVERSITIES:
         raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
-    check_export("--figure", figure, (".png", ".svg", ".pdf"))
-    if figure is not None and find_spec("matplotlib") is None:
-        raise BadOption(f"--figure {figure}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
-    check_export("--table", table, (".md", ".csv", ".tex"))
+    asked = own.asked(calibration, confidence, calibration_table, calibration_figure)
+    for option, drawn in (("--figure", figure), ("--calibration-figure", calibration_figure)):
+        check_export(option, drawn, (".png", ".svg", ".pdf"))
+        if drawn is not None and find_spec("matplotlib") is None:
+            raise BadOption(f"{option} {drawn}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
+    for option, written in (("--table", table), ("--calibration-table", calibration_table)):
+        check_export(option, written, (".md", ".csv", ".tex"))
 
     # read
     paths = input_paths(scored or [], "hcl hcb", most=None)
-    for option, target in (("-o", output), ("--table", table), ("--figure", figure)):
-        refuse_overwriting(option, target, paths)
+    refuse_losing({"-o": output, "--table": table, "--figure": figure}, *paths)
+    if asked is not None:
+        own.refuse_lost_files(asked, paths, (output, table, figure))
     sources = [read_source(path, SCORED) for path in paths]
 
     # recipe
@@ -93,14 +102,19 @@ def hcb(
     layers = session.produce(recipe(LAYERS.name), LAYERS, lambda: both()[0])
     # Under --no-cache there is one file, that of -o: the findings are shown and not kept.
     also = [] if no_cache else [session.produce(recipe(FINDINGS.name), FINDINGS, lambda: both()[1])]
+    rows, found = layers.rows_as_dicts(), also[0].rows_as_dicts() if also else both()[1].to_dicts()
+    if asked is not None:
+        calibrated, kept = own.calibrated(session, sources, asked, bootstrap=bootstrap, seed=seed)
+        also += kept
 
     # emit
-    rows, found = layers.rows_as_dicts(), also[0].rows_as_dicts() if also else both()[1].to_dicts()
     if not quiet:
         from hcl_cli.report.terminal import layer_report
 
         for renderable in layer_report(rows, found):
             session.terminal.show(renderable)
+    if asked is not None:
+        own.show(session, calibrated, asked)
     if table is not None:
         from hcl_cli.report.tables import write_table
 

@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hcl_cli.errors import BadInput, BadOption, shown
@@ -98,8 +98,25 @@ def refuse_overwriting(option: str, target: Path | None, inputs: Sequence[Path])
             raise BadOption(f"{option} {target}: is the file that is read; name another, so that nothing is lost")
 
 
+def refuse_losing(targets: Mapping[str, Path | None], *names: str | Path | None) -> None:
+    """Raise BadOption if a file that is to be written is one that is read, or is written twice.
+
+    Args:
+        targets: option -> what it writes, if anything.
+        names: whatever may be a file that is read: a path, a data set's name, a prompt's.
+    """
+    inputs = [Path(name).expanduser() for name in names if name is not None and "\0" not in str(name)]
+    written: dict[Path, str] = {}
+    for option, target in targets.items():
+        refuse_overwriting(option, target, inputs)
+        if target is not None and (other := written.setdefault(target.absolute(), option)) != option:
+            raise BadOption(f"{option} {target}: {other} writes the same file; name another, so that nothing is lost")
+
+
 def _example(command: str) -> str:
-    return "hcl sample | hcl score" if command.endswith("score") else "hcl sample | hcl score | hcl hcb"
+    if command.endswith("score"):
+        return "hcl sample | hcl score"
+    return f"hcl sample | hcl score | {command if command == 'hcl mitigate' else 'hcl hcb'}"
 
 
 def _from_stdin(command: str) -> list[Path]:

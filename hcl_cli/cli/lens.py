@@ -8,7 +8,7 @@ import typer
 
 from hcl_cli.cli import lens_options as own
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import refuse_overwriting
+from hcl_cli.cli.inputs import refuse_losing
 from hcl_cli.cli.lens_inputs import LensInput
 from hcl_cli.cli.lens_tuned import read_tuned, train_tuned_folder
 from hcl_cli.cli.loading import check_model_options, choose_model
@@ -76,9 +76,8 @@ def lens(
     # read
     memo = None if no_cache else store / "identities.json"
     asked = LensInput.of(text, questions, columns, column, limit, memo, session.terminal.warn)
-    if questions is not None:
-        for name, target in (("-o", output), ("--table", table), ("--figure", figure), ("--html", html)):
-            refuse_overwriting(name, target, [Path(questions)])
+    written = {"-o": output, "--table": table, "--figure": figure, "--html": html}
+    refuse_losing(written, questions, prompt, train_tuned)
     choice = choose_model(
         session, model, dtype=dtype, attention=attention, device=device, trust_remote_code=trust_remote_code, memo=memo
     )

@@ -172,7 +172,9 @@ TrustRemoteCodeOpt = Annotated[
 JudgeOpt = Annotated[
     str,
     typer.Option(
-        "--judge", metavar="JUDGES", help="alias, exact, contains, published; several with commas: the first decides."
+        "--judge",
+        metavar="JUDGES",
+        help="alias, exact, contains, published, llm; several with commas: the first decides.",
     ),
 ]
 ClusterOpt = Annotated[str, typer.Option("--cluster", help="cosine of sentence embeddings, or exact (same words).")]

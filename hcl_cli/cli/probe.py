@@ -6,7 +6,7 @@ from hcl_cli.cli import entropy_options
 from hcl_cli.cli import options as opt
 from hcl_cli.cli import probe_options as own
 from hcl_cli.cli.hcb import check_export
-from hcl_cli.cli.inputs import optional_input, refuse_overwriting
+from hcl_cli.cli.inputs import optional_input, refuse_losing
 from hcl_cli.cli.loading import check_model_options, choose_model
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
@@ -99,8 +99,7 @@ def probe(
     mapping = parse_columns(columns, COLUMNS) if columns else None
     path = optional_input(source, dataset, "hcl probe")
     written = {"-o": output, "--table": table, "--published-table": published_table, "--figure": figure}
-    for option, target in written.items():
-        refuse_overwriting(option, target, [path] if path is not None else [])
+    refuse_losing(written, path, dataset, prompt)
     answers = None if path is None else read_answers(path, labelled=apply is None)
     if answers is not None and mapping:
         raise BadOption("--columns: answers are read under their own names; rename the file's columns instead")

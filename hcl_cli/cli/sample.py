@@ -1,13 +1,12 @@
 """`hcl sample`: sampled answers of every exit layer."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths, refuse_overwriting
+from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.loading import check_model_options, choose_model
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
@@ -85,7 +84,7 @@ def sample(
     memo = None if no_cache else store / "identities.json"
     mapping = parse_columns(columns) if columns else None
     source_name = _source_name(questions, dataset)
-    refuse_overwriting("-o", output, [Path(source_name)])
+    refuse_losing({"-o": output}, source_name, prompt)
     source = open_questions(source_name, columns=mapping, memo=memo, warn=session.terminal.warn)
     choice = choose_model(
         session, model, dtype=dtype, attention=attention, device=device, trust_remote_code=trust_remote_code, memo=memo

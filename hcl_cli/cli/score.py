@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.inputs import input_paths, refuse_overwriting
+from hcl_cli.cli import score_llm as own
+from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.schemas import RESPONSES, SCORED
@@ -14,16 +17,26 @@ if TYPE_CHECKING:
 
     from hcl_cli.artifacts.artifact import Artifact
 
-JUDGES = ("alias", "exact", "contains", "published")
+LLM = "llm"
+JUDGES = ("alias", "exact", "contains", "published", LLM)
 CLUSTERS = ("cosine", "exact")
 
 
 def score(
+    context: typer.Context,
     responses: opt.ArtifactArg = None,
     judge: opt.JudgeOpt = "alias",
     cluster: opt.ClusterOpt = "cosine",
     threshold: opt.ThresholdOpt = 0.8,
     embedder: opt.EmbedderOpt = None,
+    llm_url: own.LlmUrlOpt = None,
+    llm_model: own.LlmModelOpt = None,
+    llm_prompt: own.LlmPromptOpt = "published",
+    llm_references: own.LlmReferencesOpt = None,
+    llm_concurrency: own.LlmConcurrencyOpt = 4,
+    llm_timeout: own.LlmTimeoutOpt = 60.0,
+    llm_max_tokens: own.LlmMaxTokensOpt = 1024,
+    llm_temperature: own.LlmTemperatureOpt = "0",
     device: opt.DeviceOpt = "auto",
     store: opt.StoreOpt = DEFAULT_STORE,
     output: opt.OutputOpt = None,
@@ -37,25 +50,39 @@ def score(
     """Judge responses and cluster the right ones by meaning.
 
     Example: hcl sample | hcl score --judge alias,exact
+
+    Example: hcl dola -d truthfulqa | hcl score --judge llm --llm-prompt truth,info --llm-references truthfulqa
+    --llm-url http://127.0.0.1:8000/v1 --llm-model NAME
     """
     from hcl_cli.artifacts.recipe import Input, Recipe
     from hcl_cli.artifacts.store import read_source
 
     session = Session("score", store, force, no_cache, dry_run, output, as_json, quiet, verbose, device)
-    judges = _judges(judge)
+    memo = None if no_cache else store / "identities.json"
+    named = _judges(judge)
+    llm = None
+    if LLM in named:
+        llm = own.llm_judges(
+            session, llm_url, llm_model, llm_prompt, references=llm_references, memo=memo,
+            concurrency=llm_concurrency, timeout=llm_timeout, max_tokens=llm_max_tokens, temperature=llm_temperature,
+        )  # fmt: skip
+    else:
+        own.refuse_llm_options(context, judge)
+    judges = tuple(one for name in named for one in (llm.names if llm is not None and name == LLM else (name,)))
+    if llm is not None:
+        own.refuse_first(judges, llm.prompts)
     if cluster not in CLUSTERS:
         raise BadOption(f"--cluster {cluster}: expected {' or '.join(CLUSTERS)}")
 
     # read
     path = input_paths([responses] if responses is not None else [], "hcl score")[0]
-    refuse_overwriting("-o", output, [path])
+    refuse_losing({"-o": output}, path, *llm_prompt.split(","), llm_references)
     source = read_source(path, RESPONSES)
     reference = None
     if cluster == "cosine":
         from hcl_cli.models.encoders import find_encoder
         from hcl_cli.models.identity import remembered_sha256
 
-        memo = None if no_cache else store / "identities.json"
         reference = find_encoder(embedder, sha256=lambda file: remembered_sha256(file, memo))
 
     # recipe
@@ -63,10 +90,15 @@ def score(
         table=SCORED.name,
         stage="score",
         version=VERSIONS["score"],
-        options={"judge": list(judges), "cluster": cluster, "threshold": threshold if reference else None},
+        options={
+            "judge": list(judges), "cluster": cluster, "threshold": threshold if reference else None,
+            **({} if llm is None else llm.options()),
+        },
         inputs=(Input(source.sha256, source.key),),
-        identities={"embedder": reference.identity} if reference else {},
-    )
+        identities={
+            **({"embedder": reference.identity} if reference else {}), **({} if llm is None else llm.identities()),
+        },
+    )  # fmt: skip
 
     # produce
     def compute() -> "pl.DataFrame":
@@ -80,32 +112,51 @@ def score(
             session.device = resolve_device(device)  # for the log: what `auto` came to
             encode = load_encoder(reference, session.device).encode
         rows = source.frame().collect()
+        given = None if llm is None else llm.verdicts(rows, source)
         with session.terminal.progress("score", "distinct strings") as advance:
             try:
                 return scored(
-                    rows, judges=judges, cluster=cluster, threshold=threshold, encode=encode, progress=advance
-                )
+                    rows, judges=judges, cluster=cluster, threshold=threshold, encode=encode, progress=advance,
+                    given=given,
+                )  # fmt: skip
             except BadInput as error:
                 raise BadInput(f"{source.path}: {error}") from error
 
+    if dry_run and llm is not None and session.store.find(recipe, SCORED) is None:
+        llm.estimated(source)
     artifact = session.produce(recipe, SCORED, compute)
 
     # emit
     ungradable = _ungradable(artifact)
     origin = ", from the store" if artifact.cached else ""
-    session.terminal.say(
-        f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {cluster}{origin}; "
-        f"{ungradable} without an accepted answer could not be graded"
+    without = (
+        "without a verdict"
+        if llm is not None and judges[0] in llm.names
+        else "without an accepted answer could not be graded"
     )
+    session.terminal.say(
+        f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {cluster}{origin}; {ungradable} {without}"
+    )
+    rows, also = ([], []) if llm is None else llm.summary(artifact)
+    if llm is not None:
+        llm.say_statuses(artifact)
+    if rows and not quiet:
+        from hcl_cli.report.judged_terminal import judged_report
+
+        for renderable in judged_report(rows):
+            session.terminal.show(renderable)
     if len(judges) > 1 and not quiet:
         from hcl_cli.stages.score import judge_agreement
 
         for row in judge_agreement(artifact.frame().collect()).iter_rows(named=True):
+            if not row["n"]:
+                session.terminal.say(f"score: no response was graded by both {row['judge']} and {row['other']}")
+                continue
             session.terminal.say(
                 f"score: {row['judge']} and {row['other']} agree on {row['share_equal']:.1%} of {row['n']} responses"
                 + ("" if row["kappa"] is None else f", Cohen's kappa {row['kappa']:.2f}")
             )
-    session.emit(artifact)
+    session.emit(artifact, also=also)
 
 
 def _judges(text: str) -> tuple[str, ...]:

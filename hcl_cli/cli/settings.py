@@ -15,7 +15,9 @@ NOT_SETTABLE = {
     "help", "output", "force", "no_cache", "dry_run", "columns", "older_than", "max_size", "install_completion",
     "show_completion", "options", "questions", "train_tuned",
 }  # fmt: skip
-_ONE_CALL = {("cat", "limit")}  # `limit` counts questions; set for `sample`, it must not cut what `cat` prints
+# `limit` counts questions; set for `sample`, it must not cut what `cat` prints. `confidence` is a switch of `entropy`;
+# in `hcb` it names a column.
+_ONE_CALL = {("cat", "limit"), ("hcb", "confidence")}
 
 
 def settable(command: str, params: Sequence[Any]) -> dict[str, Any]:

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.data.named import Named, mapped, open_named
-from hcl_cli.data.rows import cells, identifier, no_column, present, refuse_repeated, require_columns, text_id
-from hcl_cli.data.sources import Kind
+from hcl_cli.data.rows import (
+    cells,
+    identifier,
+    no_column,
+    present,
+    reference_texts,
+    refuse_repeated,
+    require_columns,
+    text_id,
+)
 from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.records import Convert, Records, text, texts
 
@@ -72,7 +80,8 @@ def open_choices(
         BadOption, BadInput: unknown name, unreadable file, with the nearest names.
         EnvironmentRefused: the Hub is needed and gives no answer.
     """
-    return _opened(name, "questions", mapped(columns, CHOICE_COLUMNS), choice_frame, memo, warn)
+    named = open_named(name, "questions", memo=memo, warn=warn)
+    return _opened(named, mapped(columns, CHOICE_COLUMNS), choice_frame)
 
 
 def open_completions(
@@ -84,20 +93,15 @@ def open_completions(
 ) -> ChoiceSet:
     """Prefixes with a factual and three false continuations: `factor_expert`, or a file with the same columns.
 
-    Arguments and errors are those of `open_choices`, with COMPLETION_COLUMNS.
+    Arguments and errors are those of `open_choices`, with COMPLETION_COLUMNS and what `--factor` says.
     """
-    return _opened(name, "completions", mapped(columns, COMPLETION_COLUMNS), completion_frame, memo, warn)
+    named = open_named(name, "completions", memo=memo, warn=warn, option="--factor")
+    return _opened(named, mapped(columns, COMPLETION_COLUMNS), completion_frame)
 
 
 def _opened(
-    name: str,
-    kind: Kind,
-    columns: dict[str, str],
-    read: Callable[[Records, Mapping[str, str]], pl.DataFrame],
-    memo: Path | None,
-    warn: Callable[[str], None] | None,
+    named: Named, columns: dict[str, str], read: Callable[[Records, Mapping[str, str]], pl.DataFrame]
 ) -> ChoiceSet:
-    named = open_named(name, kind, memo=memo, warn=warn)
     return ChoiceSet(named.name, named.identity, named.licence, named, columns, read)
 
 
@@ -206,7 +210,7 @@ def _best(value: Any) -> str:
 
 
 def _answers(value: Any) -> list[str]:
-    found = list(dict.fromkeys(answer.strip() for answer in texts(value) or [] if answer.strip()))
+    found = reference_texts(value)
     if not found:
         raise ValueError("at least one answer (text or a list of texts); leave the question out")
     return found

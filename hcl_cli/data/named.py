@@ -55,6 +55,7 @@ def open_named(
     memo: Path | None = None,
     warn: Callable[[str], None] | None = None,
     plain_text: bool = False,
+    option: str = "--dataset",
 ) -> Named:
     """The set that `--dataset` names.
 
@@ -65,6 +66,7 @@ def open_named(
         memo: a JSON file that remembers commits and numbers of rows, or None.
         warn: is told which commit is used when the Hub gave no answer.
         plain_text: a `.txt` file is one row with one column `text`.
+        option: the one that names the set, for messages.
     Raises:
         BadOption, BadInput: unknown name, unreadable file, with the nearest names.
         EnvironmentRefused: the Hub is needed and gives no answer.
@@ -78,7 +80,7 @@ def open_named(
         source = SOURCES[name]
         if source.kind != kind:
             raise BadOption(
-                f"--dataset {name}: the set holds {source.kind}, not {kind}; `hcl datasets` shows which sets do"
+                f"{option} {name}: the set holds {source.kind}, not {kind}; `hcl datasets` shows which sets do"
             )
         return _open_file(source.file, name, source.licence, plain_text=False, is_built_in=True)
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
@@ -88,7 +90,7 @@ def open_named(
         raise BadInput(f"{shown(name)}: no such file")
     near = difflib.get_close_matches(name.lower(), [s.name for s in SOURCES.values() if s.kind == kind], 3, 0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "expected a built-in set, a file or hub:NAME;"
-    raise BadOption(f"--dataset {shown(name)}: no such data set or file; {hint} `hcl datasets` lists them all")
+    raise BadOption(f"{option} {shown(name)}: no such data set or file; {hint} `hcl datasets` lists them all")
 
 
 def mapped(columns: Mapping[str, str] | None, targets: Sequence[str]) -> dict[str, str]:

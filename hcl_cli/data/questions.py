@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hcl_cli.data.candidates import candidates_of, columns_read, one_row_per_question
 from hcl_cli.data.named import Named, mapped, open_named
-from hcl_cli.data.rows import question_frame, with_further
+from hcl_cli.data.rows import question_frame, reference_frame, with_further
 from hcl_cli.errors import BadOption, shown
+from hcl_cli.records import Records
 from hcl_cli.schemas import QUESTIONS
 
 if TYPE_CHECKING:
     import polars as pl
 
 COLUMNS = tuple(QUESTIONS.columns)  # question_id, question, answers
+REFERENCE_COLUMNS = ("best_answer", "correct_answers", "incorrect_answers")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ class QuestionSet:
 
     @cached_property
     def _frame(self) -> pl.DataFrame:
-        wanted = {source for path in self._columns.values() for source in (path, path.split(".")[0])}
-        return question_frame(self._named.records(tuple(sorted(wanted))), self._columns)
+        wanted = {name for source in self._columns.values() for name in columns_read(source)}
+        return question_frame(self._records(tuple(sorted(wanted))), self._columns)
 
     @cached_property
     def _whole(self) -> pl.DataFrame:
-        records = self._named.records(())
+        records = self._records(())
         return with_further(question_frame(records, self._columns), records, self._columns)
+
+    def _records(self, wanted: tuple[str, ...]) -> Records:
+        return one_row_per_question(self._named.records(wanted), self._columns)
 
     def load(self, *, extra: bool = False) -> pl.DataFrame:
         """The rows, validated: `question_id`, `question`, `answers`, in the file's order.
@@ -61,21 +67,38 @@ class QuestionSet:
         """
         return self._whole if extra else self._frame
 
+    def references(self, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
+        """`question_id` and those of REFERENCE_COLUMNS that the file has, each a list of texts that may be empty.
+
+        Args:
+            columns: our column -> column of the file, for REFERENCE_COLUMNS.
+        Raises:
+            BadInput: one line that names the file, the row and the column.
+            BadOption: `columns` names a column that is not there.
+        """
+        found = reference_frame(self._records(()), mapped(columns, REFERENCE_COLUMNS))
+        return self.load().select("question_id").with_columns(*found.iter_columns())
+
     @cached_property
     def n_questions(self) -> int:
-        """How many rows: from the footer of a Parquet file or from the memo, else by reading the set."""
-        if "_frame" not in self.__dict__ and (known := self._named.known_rows(self._memo, "rows")) is not None:
+        """How many questions: from the footer of a Parquet file or from the memo, else by reading the set."""
+        named, section = self._named, "rows"
+        if candidates_of(self._columns["answers"]) is not None:  # fewer than rows, and how many depends on the mapping
+            key = ",".join(f"{ours}={theirs}" for ours, theirs in sorted(self._columns.items()))
+            named, section = replace(named, parquet=None), f"questions of {key}"
+        if "_frame" not in self.__dict__ and (known := named.known_rows(self._memo, section)) is not None:
             return known
         rows = self.load().height
-        self._named.remember_rows(rows, self._memo, "rows")
+        named.remember_rows(rows, self._memo, section)
         return rows
 
 
 def parse_columns(text: str, targets: Sequence[str] = COLUMNS) -> dict[str, str]:
     """`question=prompt,answers=answer.aliases` as {"question": "prompt", "answers": "answer.aliases"}.
 
-    The right side is a column of the file; dots lead into an object. The left side is one of `targets`: by default
-    the columns of questions. Raises BadOption.
+    The right side is a column of the file; dots lead into an object. `answers=answer[label=1]` takes the answers from
+    the rows with that label, where a question has several rows (see `data.candidates`). The left side is one of
+    `targets`: by default the columns of questions. Raises BadOption.
     """
     expected = "expected name=column pairs with a comma between, like --columns question=prompt,answers=gold"
     pairs: dict[str, str] = {}

@@ -22,7 +22,7 @@ _SYNONYMS = {
     "answers": ("answer", "gold", "aliases", "correct_answers", "possible_answers", "target", "output", "a", "label"),
     "text": ("body", "content", "passage", "story", "document", "article", "sentence", "response", "completion"),
     "statement": ("text", "sentence", "claim", "proposition", "fact"),
-    "label": ("is_true", "truth", "true", "correct", "answer", "target", "y"),
+    "label": ("is_true", "truth", "true", "correct", "answer", "target", "y", "sentiment", "class"),
     "best_answer": ("best answer", "best", "right_answer", "answer", "answers"),
     "correct_answers": ("correct answers", "correct", "right_answers", "true_answers", "answers"),
     "incorrect_answers": ("incorrect answers", "incorrect", "wrong_answers", "false_answers"),
@@ -94,6 +94,29 @@ def text_id(question: str) -> str:
 def present(source: str, names: tuple[str, ...]) -> bool:
     """Whether a column, or the object that a dotted path leads into, is there."""
     return source in names or source.split(".")[0] in names
+
+
+def reference_texts(value: Any) -> list[str]:
+    """The conversion to references: a list of texts, trimmed, blank and repeated ones dropped; maybe none is left."""
+    return list(dict.fromkeys(one.strip() for one in texts(value) or [] if one.strip()))
+
+
+def reference_frame(records: Records, columns: Mapping[str, str]) -> pl.DataFrame:
+    """The references of raw rows, each kind a list of texts: those of `columns` that the file has.
+
+    Args:
+        records: raw rows.
+        columns: our column -> theirs. One that is renamed must be there.
+    """
+    import polars as pl
+
+    found = {}
+    for target, source in columns.items():
+        if present(source, records.names):
+            found[target] = records.converted(source, reference_texts, cells(records, source))
+        elif source != target:
+            raise BadOption(no_column(target, source, records))
+    return pl.DataFrame(found, schema=dict.fromkeys(found, pl.List(pl.String())))
 
 
 def no_column(target: str, source: str, records: Records) -> str:

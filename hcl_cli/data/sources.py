@@ -9,7 +9,7 @@ from typing import Literal
 from hcl_cli.errors import EnvironmentRefused
 from hcl_cli.resources import data_file
 
-Kind = Literal["questions", "statements", "texts", "completions"]
+Kind = Literal["questions", "statements", "texts", "completions", "labelled"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Source:
     Attributes:
         name: what `--dataset` calls it.
         kind: `questions` can be sampled; `statements` are true or false sentences for probes; `texts` are running
-            text; `completions` are prefixes with one factual and three false continuations.
+            text; `completions` are prefixes with one factual and three false continuations; `labelled` are short texts
+            with a label each, for zero-shot classification.
         licence: of the data, as an SPDX expression where one exists, else in words.
         title: one line that says what it is.
         path: parts of the file's path under the bundled data.
@@ -92,6 +93,14 @@ _ALL = (
         "CC0-1.0",
         "100 factual and 100 creative beginnings of a text, the same for base models",
         ("prompts", "openings.parquet"),
+        "written for this project",
+    ),
+    Source(
+        "sentiment",
+        "labelled",
+        "CC0-1.0",
+        "100 positive and 100 negative short sentences of ten topics",
+        ("sentiment", "sentences.parquet"),
         "written for this project",
     ),
     _set(

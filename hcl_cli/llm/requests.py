@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 
 from hcl_cli.errors import BadOption
@@ -87,6 +88,18 @@ def request_key(model: str, request: Request) -> str:
         "decoding": {"max_tokens": options.max_tokens, "seed": options.seed, "temperature": options.temperature},
     }  # fmt: skip
     return hashlib.sha256(_canonical(document)).hexdigest()
+
+
+def plain_name(model: str) -> str:
+    """A model's name as an artifact may hold it, without folders of the machine that serves it.
+
+    Of an absolute path the last part, with 8 digits of the whole name's SHA-256, so that two folders stay apart; any
+    other name as it is.
+    """
+    if not re.match(r"[/\\~]|[A-Za-z]:[/\\]", model):
+        return model
+    last = re.split(r"[/\\]", model.rstrip("/\\"))[-1]
+    return f"{last} ({hashlib.sha256(model.encode()).hexdigest()[:8]})"
 
 
 def token_estimate(request: Request) -> int:

@@ -14,8 +14,6 @@ from hcl_cli.measures.information import kl_divergence
 if TYPE_CHECKING:
     from torch import Tensor
 
-DIVERGENCES = ("jsd", "published")
-
 
 def published_divergence(p: Tensor, q: Tensor) -> Tensor:
     """The divergence of DoLa's published code: the mean KL divergence of the average from p and from q.
@@ -58,7 +56,7 @@ def layer_divergence(mature_logprobs: Tensor, premature_logprobs: Tensor, kind: 
     if kind == "published":
         return (negentropy - middle.mul_(mature + premature).sum(-1) / 2).clamp_(min=0.0)
     if kind != "jsd":
-        raise ValueError(f"divergence {kind!r}: expected one of {', '.join(DIVERGENCES)}")
+        raise ValueError(f"divergence {kind!r}: expected jsd or published")
     both = p.mul_(mature).sum(-1) + q.mul_(premature).sum(-1)
     return (both / 2 - negentropy).clamp_(0.0, math.log(2))
 
@@ -87,11 +85,11 @@ def contrasted(mature_logprobs: Tensor, premature_logprobs: Tensor, mask: Tensor
     """The contrasted score F = ln q_N - ln q_M of every token, -inf outside the plausible set.
 
     The next token is drawn from softmax(F). A token that the mature layer forbids stays forbidden, whatever the
-    premature layer says. At alpha 0 the published code subtracts raw logits; that differs by a constant per row, which
-    only a penalty on F can notice.
+    premature layer says.
 
     Args:
-        mature_logprobs, premature_logprobs: [..., outcome], nats.
+        mature_logprobs, premature_logprobs: [..., outcome], nats. Raw logits serve too, as the published code takes
+            them at alpha 0: that differs by a constant per row, which only a penalty on F can notice.
         mask: [..., outcome], from `plausible`; None for all tokens.
     Returns:
         [..., outcome].

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_BLOCK = 4_000_000  # pairs compared at once; only memory depends on it
+_BLOCK = 4_000_000  # pairs compared, or weights of rows, at once; only memory depends on it
 _HALVINGS = 40
 RANKED_RESAMPLES = 400  # of those, so many for accuracy@50 and coverage@50, which must be ranked anew in each
 
@@ -78,7 +78,7 @@ def share_interval(values: npt.ArrayLike, tested: HeldOutRows, lowest: float = 0
         for odd in (total / sizes, 1 - total / sizes):
             differing = int(np.count_nonzero(np.round(odd, 12)))
             if differing < FEW and 2 * differing < len(odd):
-                return Estimate(value, *wilson(value, _effective_groups(np.round(odd, 12), sizes)))
+                return Estimate(value, *wilson(value, effective_groups(np.round(odd, 12), sizes)))
     influence = (total - value * sizes) / sizes.sum() * len(sizes)
     low, high = bca_interval(np.array([value]), resampled_share(x, tested)[:, None], influence[:, None])
     return Estimate(value, max(lowest, float(low[0])), min(1.0, float(high[0])))
@@ -93,10 +93,10 @@ def wilson_interval(outcome: Bools, group: Ints) -> tuple[float, float]:
     """
     _, of = np.unique(group, return_inverse=True)
     sizes = np.bincount(of).astype(np.float64)
-    return wilson(float(outcome.mean()), _effective_groups(np.bincount(of, outcome) / sizes, sizes))
+    return wilson(float(outcome.mean()), effective_groups(np.bincount(of, outcome) / sizes, sizes))
 
 
-def _effective_groups(shares: Floats, sizes: Floats) -> float:
+def effective_groups(shares: Floats, sizes: Floats) -> float:
     """Number of all-or-nothing groups of one size that would know the mean over rows as well as these do."""
     # Groups of unequal size know a mean over rows less well than as many equal ones (Kish 1965).
     return float(effective_questions(shares) * sizes.sum() ** 2 / (len(sizes) * (sizes**2).sum()))
@@ -253,11 +253,13 @@ def ranked_half(prob: Floats, tested: HeldOutRows) -> tuple[Estimate, Estimate]:
     right, taken, covered, n_rows = (np.zeros((len(prob), len(counts))) for _ in range(4))
     for fold in np.unique(tested.fold):
         rows = np.flatnonzero(tested.fold == fold)
-        weight = counts[:, tested.group[rows]]
-        for seed, one in enumerate(prob):
-            found = _ranked(one[rows], tested.outcome[rows], weight)
-            for total, part in zip((right, taken, covered, n_rows), found, strict=True):
-                total[seed] += part
+        step = max(1, _BLOCK // len(rows))
+        for start in range(0, len(counts), step):
+            weight = counts[start : start + step, tested.group[rows]]
+            for seed, one in enumerate(prob):
+                found = _ranked(one[rows], tested.outcome[rows], weight)
+                for total, part in zip((right, taken, covered, n_rows), found, strict=True):
+                    total[seed, start : start + step] += part
     with np.errstate(invalid="ignore", divide="ignore"):
         draws = np.round(np.stack([(right / taken).mean(0), (covered / n_rows).mean(0)], axis=1), 12)
     low, high = percentile_interval(draws[0], draws[1:])

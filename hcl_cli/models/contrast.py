@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hcl_cli.models.contrast_batch import ContrastBatch, ContrastCell, Contrasted
 from hcl_cli.models.contrast_methods import (
+    VANILLA,
     Method,
     as_published,
     bucket,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hcl_cli.models.load import LoadedModel
 
 __all__ = [
+    "VANILLA",
     "ContrastCell",
     "ContrastScores",
     "ContrastStreams",
@@ -128,6 +130,15 @@ def decode_contrast(
     queue = plan_batches(list(cells), lengths, sampling.max_new_tokens, batch_tokens)[::-1]
     stops = stop_filter(loaded, sampling.stop)
     finished: list[Contrasted] = []
+
+    def whole(batch: list[Cell]) -> str | None:
+        asked = [methods[cell.method] for cell in batch if isinstance(cell, ContrastCell)]
+        name = next((method.name for method in asked if method.averages), None)
+        return name and (
+            f"which cannot be halved: {name} averages over it, so that other answers would come out; lower "
+            "--batch-tokens to say what is averaged over, or use @per-row"
+        )
+
     with ragged(loaded.anatomy, loaded.shared_prompt) as step:
 
         def run(batch: list[Cell], ceiling: int | None) -> Contrasted:
@@ -135,7 +146,7 @@ def decode_contrast(
             return ContrastBatch(loaded, step, prompts, ours, methods, sampling, stops, share, ceiling).contrasted()
 
         while queue:
-            done = run_or_halve(loaded, prompts, queue, run)
+            done = run_or_halve(loaded, prompts, queue, run, whole)
             if done is not None:
                 finished.append(done)
                 if progress is not None:

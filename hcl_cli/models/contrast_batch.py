@@ -225,7 +225,7 @@ class ContrastBatch(Batch):
 
     def _averaging(self, methods: Ints) -> list[int]:
         """Which of these methods take one candidate for all their live streams."""
-        return [int(m) for m in np.unique(methods) if self.methods[m].average_over_batch and len(self.heads.of[m]) > 1]
+        return [int(m) for m in np.unique(methods) if self.methods[m].averages]
 
     def _averaged(self, parts: Iterable[_Part], averaging: list[int], rows: Ints, methods: Ints) -> dict[int, int]:
         """The candidate with the largest mean divergence, for each of these methods; every stream counts once."""

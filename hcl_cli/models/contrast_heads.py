@@ -72,7 +72,8 @@ class Contrast:
     """What a method says at several rows.
 
     Attributes:
-        scores: [row, vocab]; their softmax is the next token's distribution. Logits for `vanilla`.
+        scores: [row, vocab]; their softmax is the next token's distribution. Logits for `vanilla`, -inf outside its
+            plausible set if it has one.
         mature: [row, vocab], log-probabilities of the last layer, not penalised; None where the scores say it.
         choice: [row], the place of the chosen layer among the candidates; None for `vanilla`.
         divergence: [row], of the chosen layer from the last one, nats; None for `vanilla`.
@@ -108,18 +109,32 @@ def contrast(
     """
     penalise = seen is not None and method.penalty != 1.0
     if not method.candidates:
-        if not penalise or seen is None:
-            return Contrast(mature, None, None, None)
-        return Contrast(penalised(mature, seen, method.penalty), mature.log_softmax(-1), None, None)
+        return _vanilla(mature, method, seen if penalise else None)
     plain = mature.log_softmax(-1)
     logprobs = premature.log_softmax(-1)
     apart = layer_divergence(plain, logprobs, method.divergence)
     choice = apart.argmax(0) if fixed is None else torch.full_like(apart[0], fixed, dtype=torch.long)
     rows = torch.arange(len(plain), device=plain.device)
-    base, last = logprobs[choice, rows], plain
+    raw = method.raw_without_alpha and not method.alpha
+    base, last = (premature if raw else logprobs)[choice, rows], mature if raw else plain
     if penalise and seen is not None and method.penalty_on == "logits":
-        last = penalised(mature, seen, method.penalty).log_softmax(-1)
+        last = penalised(mature, seen, method.penalty)
+        last = last if raw else last.log_softmax(-1)
     scores = contrasted(last, base, plausible(last, method.alpha))
     if penalise and seen is not None and method.penalty_on == "contrasted":
         scores = penalised(scores, seen, method.penalty)
     return Contrast(scores, plain, choice, apart[choice, rows])
+
+
+def _vanilla(mature: Tensor, method: Method, seen: Tensor | None) -> Contrast:
+    """The last layer alone, truncated to its plausible set and penalised where the method says so.
+
+    The set is that of the logits before the penalty, as it is of a contrast.
+    """
+    if seen is None and not method.alpha:
+        return Contrast(mature, None, None, None)
+    plain = mature.log_softmax(-1)
+    scores = mature if seen is None else penalised(mature, seen, method.penalty)
+    if method.alpha:
+        scores = scores.masked_fill(~plausible(plain, method.alpha), -torch.inf)
+    return Contrast(scores, plain, None, None)

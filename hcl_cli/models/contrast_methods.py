@@ -5,8 +5,9 @@
     dola:LAYERS         candidates by number: dola:2-16:2 or dola:2,4,6
     static:K            one premature layer, K
 
-Any of them with variants behind it, so that one run compares them: `dola-low@published`, `vanilla@penalty=1.2`,
-`dola-high@no-norm@alpha=0`.
+Any of them with variants behind it, so that one run compares them: `dola-low@published`, `dola-high@no-norm@alpha=0`.
+`vanilla@alpha=0.1@penalty=1.2` truncates and penalises as DoLa does by default and contrasts nothing: the control
+that tells what the contrast does from what these two do.
 """
 
 from __future__ import annotations
@@ -38,28 +39,30 @@ class Method:
         name: as given by the user; the `method` column.
         candidates: premature layers to choose from, rising, after so many blocks (0: what goes into block 1); none for
             `vanilla`.
-        static: one candidate by choice, so nothing is chosen.
         divergence: "jsd" or "published", see `measures.contrast`; the candidate farthest from the last layer is
             contrasted, the lowest of equals.
         norm: read premature layers through the final norm; the last layer always is.
-        alpha: plausible tokens are at least so many times as likely as the likeliest one.
+        alpha: plausible tokens are at least so many times as likely as the likeliest one; others are never drawn. 0
+            truncates nothing: `vanilla` has that unless its name says otherwise.
         penalty: on the scores of tokens that the prompt or the answer has already; 1 for none.
         penalty_on: "contrasted": on the contrasted scores, as the published code does. "logits": on the last layer's
             logits, before the plausible set and the contrast are taken from them; candidates and the choice among them
             are not penalised [a definition of ours]. `vanilla` has only its logits, so both are the same there.
         average_over_batch: the divergences are averaged over all answers of the method that are decoded together, and
             one layer is used for all, as the published code does: an answer then depends on its company.
+        raw_without_alpha: at alpha 0 raw logits are subtracted, as the published code does, and not log-probabilities:
+            a constant per row, which only a penalty on contrasted scores notices.
     """
 
     name: str
     candidates: tuple[int, ...] = ()
-    static: bool = False
     divergence: str = "jsd"
     norm: bool = True
     alpha: float = 0.1
     penalty: float = 1.2
     penalty_on: str = "contrasted"
     average_over_batch: bool = False
+    raw_without_alpha: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -76,14 +79,26 @@ class Method:
         """norm | no-norm."""
         return "norm" if self.norm else "no-norm"
 
+    @property
+    def averages(self) -> bool:
+        """Whether an answer depends on its company: several candidates, one of them for the whole batch."""
+        return self.average_over_batch and len(self.candidates) > 1
+
+
+VANILLA = Method("vanilla", alpha=0.0, penalty=1.0)
+
 
 def as_published(method: Method) -> Method:
     """The method as DoLa's reference code runs it.
 
     Premature layers without the final norm, the divergence with its arguments exchanged and averaged over the batch,
-    the penalty on contrasted scores. Candidates, alpha and the size of the penalty stay.
+    the penalty on contrasted scores, which at alpha 0 are differences of raw logits. Candidates, alpha and the size of
+    the penalty stay.
     """
-    return replace(method, divergence="published", norm=False, penalty_on="contrasted", average_over_batch=True)
+    return replace(
+        method, divergence="published", norm=False, penalty_on="contrasted", average_over_batch=True,
+        raw_without_alpha=True,
+    )  # fmt: skip
 
 
 def bucket(name: str, n_layers: int, tied: bool) -> tuple[int, ...]:
@@ -122,13 +137,11 @@ def tied_in_config(folder: Path) -> bool:
     return bool(getattr(config, "tie_word_embeddings", True))
 
 
-def parse_methods(
-    text: str, n_layers: int, *, tied: bool, defaults: Method | None = None, vanilla_penalty: float = 1.0
-) -> tuple[Method, ...]:
+def parse_methods(text: str, n_layers: int, *, tied: bool, defaults: Method | None = None) -> tuple[Method, ...]:
     """A comma-separated list of methods; a number or a range behind a comma belongs to the `dola:` before it.
 
     Raises:
-        BadOption: as `parse_method`; a method named twice, or none.
+        BadOption: as `parse_method`; a method named twice, under whatever names, or none.
     """
     names: list[str] = []
     for part in (piece.strip() for piece in text.split(",")):
@@ -139,14 +152,16 @@ def parse_methods(
     for name in names:
         if names.count(name) > 1:
             raise BadOption(f"--methods {text}: {name} is there twice; name each method once")
-    return tuple(
-        parse_method(name, n_layers, tied=tied, defaults=defaults, vanilla_penalty=vanilla_penalty) for name in names
-    )
+    methods = tuple(parse_method(name, n_layers, tied=tied, defaults=defaults) for name in names)
+    first: dict[Method, str] = {}
+    for method in methods:
+        other = first.setdefault(replace(method, name=""), method.name)
+        if other != method.name:
+            raise BadOption(f"--methods {text}: {other} and {method.name} are one method; name it once")
+    return methods
 
 
-def parse_method(
-    text: str, n_layers: int, *, tied: bool = False, defaults: Method | None = None, vanilla_penalty: float = 1.0
-) -> Method:
+def parse_method(text: str, n_layers: int, *, tied: bool = False, defaults: Method | None = None) -> Method:
     """One method by its name.
 
     Args:
@@ -154,17 +169,21 @@ def parse_method(
         n_layers: L of the model.
         tied: whether the unembedding is the embedding, see `bucket`.
         defaults: divergence, norm, alpha, penalty and so on, before the variants in the name; name and candidates are
-            not read.
-        vanilla_penalty: of `vanilla`; the published code runs it without one.
+            not read. `vanilla` takes none of them.
     Raises:
-        BadOption: unknown name or variant, no candidate below the last layer, a layer that the model does not have, or
-            a value out of range.
+        BadOption: unknown name or variant, one that means nothing for `vanilla`, no candidate below the last layer, a
+            layer that the model does not have, or a value out of range.
     """
     defaults = defaults or Method("")
     name, *variants = text.strip().split("@")
     if name == "vanilla":
-        method = replace(defaults, name=text, candidates=(), static=False, penalty=vanilla_penalty)
-        return _with_variants(method, variants)
+        for variant in variants:
+            if variant.partition("=")[0] not in ("alpha", "penalty"):
+                raise BadOption(
+                    f"--methods {text}: {variant!r} means nothing for vanilla, which contrasts nothing; it takes "
+                    "alpha= and penalty="
+                )
+        return _with_variants(replace(VANILLA, name=text), variants)
     if name in ("dola-low", "dola-high"):
         layers = bucket(name.removeprefix("dola-"), n_layers, tied)
         if not layers:
@@ -172,14 +191,14 @@ def parse_method(
                 f"--methods {text}: a model of {n_layers} blocks has no candidate layer there below the last one; "
                 f"name layers, as in dola:{min(1, n_layers - 1)}-{n_layers - 1}"
             )
-        return _with_variants(replace(defaults, name=text, candidates=layers, static=False), variants)
+        return _with_variants(replace(defaults, name=text, candidates=layers), variants)
     kind, colon, numbers = name.partition(":")
     if not colon or kind not in ("dola", "static"):
         raise BadOption(f"--methods {text!r}: expected {_KINDS}")
     layers = _layers(text, numbers, n_layers)
     if kind == "static" and len(layers) != 1:
         raise BadOption(f"--methods {text}: static has one premature layer, met {len(layers)}; use dola:{numbers}")
-    return _with_variants(replace(defaults, name=text, candidates=layers, static=kind == "static"), variants)
+    return _with_variants(replace(defaults, name=text, candidates=layers), variants)
 
 
 def _layers(text: str, numbers: str, n_layers: int) -> tuple[int, ...]:

@@ -43,7 +43,7 @@ class ContrastScores:
         scores: for each (constrained, normalised) the score of each token, nats. Constrained: a token outside the
             plausible set scores `outside`. Normalised: less ln sum exp of the contrasted scores of all tokens that
             count, so that the scores are log-probabilities. Neither: ln q_N - ln q_M. `vanilla` has the last layer's
-            log-probabilities in all four.
+            log-probabilities in all four; with an alpha of its own they are constrained and normalised likewise.
         mature_logprobs: under the last layer alone, nats.
         premature_layers: the layer contrasted at each token; None under `vanilla`.
         divergences: of that layer from the last, nats; None likewise.
@@ -261,13 +261,16 @@ def _columns(
     def at(scores: Tensor) -> Tensor:
         return scores.gather(1, tokens[:, None])[:, 0]
 
-    chosen = contrast(mature, premature, method)
-    if chosen.mature is None or chosen.choice is None or chosen.divergence is None:
-        logprob = at(mature.log_softmax(-1))
-        return torch.stack([logprob] * 7)
-    base = premature[chosen.choice, torch.arange(len(tokens), device=tokens.device)].log_softmax(-1)
-    every = contrasted(chosen.mature, base)
-    mask = plausible(chosen.mature, method.alpha)
+    plain = mature.log_softmax(-1)
+    every, choice, apart = plain, torch.zeros_like(plain[:, 0]), torch.zeros_like(plain[:, 0])
+    if method.candidates:
+        chosen = contrast(mature, premature, method)
+        assert chosen.choice is not None and chosen.divergence is not None
+        base = premature[chosen.choice, torch.arange(len(tokens), device=tokens.device)].log_softmax(-1)
+        every, choice, apart = contrasted(plain, base), chosen.choice.to(plain.dtype), chosen.divergence
+    elif not method.alpha:
+        return torch.stack([at(plain)] * 5 + [choice, apart])
+    mask = plausible(plain, method.alpha)
     normalised = at(every) - every.logsumexp(-1)
     inside = at(mask)
     constrained = at(every).masked_fill(~inside, outside)
@@ -278,8 +281,8 @@ def _columns(
             normalised,
             constrained,
             over.masked_fill(~inside, outside),
-            at(chosen.mature),
-            chosen.choice.to(every.dtype),
-            chosen.divergence,
+            at(plain),
+            choice,
+            apart,
         ]
     )

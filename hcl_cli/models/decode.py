@@ -99,9 +99,17 @@ def decode(
 
 
 def run_or_halve(
-    loaded: LoadedModel, prompts: Sequence[Prompt], queue: list[list[Cell]], run: Callable[[list[Cell], int | None], F]
+    loaded: LoadedModel,
+    prompts: Sequence[Prompt],
+    queue: list[list[Cell]],
+    run: Callable[[list[Cell], int | None], F],
+    whole: Callable[[list[Cell]], str | None] = lambda _batch: None,
 ) -> F | None:
-    """Run the last batch of the queue (with the bytes it may use), or put its two halves back."""
+    """Run the last batch of the queue (with the bytes it may use), or put its two halves back.
+
+    Args:
+        whole: says why a batch must not be halved and what to do, or None.
+    """
     import torch
 
     from hcl_cli.models.cache import MemoryCeiling
@@ -127,6 +135,10 @@ def run_or_halve(
                 f"{prompts[batch[0].prompt].question_id} ({error}); use a shorter prompt or a smaller --dtype"
             ) from error
         n_streams = sum(cell.stop - cell.first for cell in batch)
+        if (why := whole(batch)) is not None:
+            raise EnvironmentRefused(
+                f"not enough memory on {loaded.device} for a batch of {n_streams} answers, {why}"
+            ) from error
         log.warning("a batch of %d streams was halved: %s", n_streams, str(error).splitlines()[0])
         queue.extend(parts[::-1])
     if loaded.device.type == "cuda":

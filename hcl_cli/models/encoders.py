@@ -64,7 +64,11 @@ def file_sha256(path: Path) -> str:
 
 
 def find_encoder(
-    name: str | None = None, *, sha256: Callable[[Path], str] = file_sha256, needed_by: str = "--cluster cosine"
+    name: str | None = None,
+    *,
+    sha256: Callable[[Path], str] = file_sha256,
+    needed_by: str = "--cluster cosine",
+    option: str = "--embedder",
 ) -> EncoderRef:
     """The encoder of that name, without loading it; imports neither torch nor transformers.
 
@@ -73,6 +77,7 @@ def find_encoder(
             optional `@revision`.
         sha256: digest of a file; a caller that remembers digests passes its own.
         needed_by: the option that needs the default encoder, for the message where it is not at hand.
+        option: the one that names an encoder, for messages.
     Raises:
         BadOption: no such encoder, or one without safetensors or with code of its own.
         EnvironmentRefused: neither the package nor the Hub's copy is at hand, or the weights are not the published
@@ -85,12 +90,12 @@ def find_encoder(
         folder = Path(name).expanduser().resolve()
         return _checked(folder.name, folder, sha256)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise BadOption(f"--embedder {name}: no such folder; expected a folder or a Hub name such as {DEFAULT_ENCODER}")
+        raise BadOption(f"{option} {name}: no such folder; expected a folder or a Hub name such as {DEFAULT_ENCODER}")
     hub_name, _, revision = name.partition("@")
     fetched, why = _from_hub(hub_name, revision or None)
     if fetched is None:
         raise BadOption(
-            f"--embedder {name}: not a folder, not in the Hub's cache, and not fetched ({why}); "
+            f"{option} {name}: not a folder, not in the Hub's cache, and not fetched ({why}); "
             f"expected a folder or a Hub name such as {DEFAULT_ENCODER}"
         )
     return _checked(name, fetched, sha256)

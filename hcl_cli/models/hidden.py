@@ -7,7 +7,6 @@ token's row is picked inside the hook, so [layer, batch, position, width] is nev
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hcl_cli.errors import BadInput, EnvironmentRefused, shown
+from hcl_cli.errors import BadInput, shown
 from hcl_cli.models.hidden_items import Item, Job, Layer, batches_of, layers_of
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from hcl_cli.models.load import LoadedModel
 
 __all__ = ["DEFAULT_BATCH_TOKENS", "DTYPES", "HiddenStates", "Item", "Layer", "States", "hidden_states", "layers_of"]
-
-log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "float16")
 DEFAULT_BATCH_TOKENS = 1 << 11
@@ -81,6 +78,8 @@ def hidden_states(
     """
     import torch
 
+    from hcl_cli.models.memory import run_or_halve
+
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
     every = layers_of(loaded.n_layers)
@@ -98,7 +97,9 @@ def hidden_states(
         queue = batches_of(jobs, batch_tokens, 0 if shared is None else shared.n)[::-1]
         while queue:
             batch = queue.pop()
-            found = _read_or_halve(loaded, batch, queue, wanted, padding, shared)
+            found = run_or_halve(
+                batch, queue, lambda jobs: _read(loaded, jobs, wanted, padding, shared), loaded.device, "statement"
+            )
             if found is not None:
                 states[[job.row for job in batch]] = _stored(loaded, found, batch, wanted, dtype)
     return HiddenStates(states, wanted)
@@ -127,39 +128,6 @@ def _check(loaded: LoadedModel, item: Item) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- one forward
-
-
-def _read_or_halve(
-    loaded: LoadedModel,
-    batch: list[Job],
-    queue: list[list[Job]],
-    wanted: Sequence[Layer],
-    padding: str,
-    shared: _Shared | None,
-) -> Tensor | None:
-    """States of a batch, [sequence, layer, width]; None if memory ran out and its halves went back to the queue."""
-    import torch
-
-    from hcl_cli.models.memory import is_out_of_memory
-
-    try:
-        return _read(loaded, batch, wanted, padding, shared)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if len(batch) == 1:
-            item = batch[0].item
-            raise EnvironmentRefused(
-                f"not enough memory on {loaded.device} for statement '{shown(item.statement_id)}' of "
-                f"{len(item.ids)} tokens ({first}); use a shorter one, --dtype bfloat16 or --device cpu"
-            ) from error
-        log.warning("a batch of %d statements was halved: %s", len(batch), first)
-        half = len(batch) // 2
-        queue.extend([batch[half:], batch[:half]])
-    if loaded.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
 
 
 def _read(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from hcl_cli.errors import EnvironmentRefused, shown
 
 if TYPE_CHECKING:
     import torch
+
+    from hcl_cli.models.hidden_items import Job
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
 
 SHARE = 0.6  # of the free memory may be used for keys and values
 
@@ -50,3 +59,35 @@ def _cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
     except OSError:
         return None  # no control group of version 2
     return None if limit == "max" else max(0, int(limit) - int(used))
+
+
+def run_or_halve(
+    batch: list[Job], queue: list[list[Job]], run: Callable[[list[Job]], Result], device: torch.device, noun: str
+) -> Result | None:
+    """run(batch); None if memory ran out and its halves went back to the queue.
+
+    Args:
+        noun: what a job is called in messages, in the singular.
+    Raises:
+        EnvironmentRefused: a single job does not fit.
+    """
+    import torch
+
+    try:
+        return run(batch)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if len(batch) == 1:
+            item = batch[0].item
+            raise EnvironmentRefused(
+                f"not enough memory on {device} for {noun} '{shown(item.statement_id)}' of {len(item.ids)} tokens "
+                f"({first}); use a shorter one, --dtype bfloat16 or --device cpu"
+            ) from error
+        log.warning("a batch of %d %ss was halved: %s", len(batch), noun, first)
+        half = len(batch) // 2
+        queue.extend([batch[half:], batch[:half]])
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None

@@ -17,6 +17,7 @@ from hcl_cli.report.dola_words import (
     is_choice,
     method_name,
     told_apart,
+    unknown_sentence,
 )
 from hcl_cli.report.drawing import COLOURS, MARKERS, WIDTH, check_ending, figure_style, furnish, save_figure, wrapped
 from hcl_cli.report.labels import Row, one_line
@@ -111,7 +112,7 @@ def dola_figure(histogram: Sequence[Row], compared: Sequence[Row], settings: Seq
             figure,
             title="" if several else next(iter(names), ""),
             handles=_handles(order),
-            note=_note(maps, forests),
+            note=_note(maps, forests, comparisons_of(compared)),
             height=(sum(heights) or 3.0) + 0.4,
         )
     return figure
@@ -264,7 +265,7 @@ def _handles(order: Sequence[str]) -> list[Line2D]:
     return handles
 
 
-def _note(maps: Sequence[_Map], forests: Sequence[_Forest]) -> str:
+def _note(maps: Sequence[_Map], forests: Sequence[_Forest], comparisons: Sequence[Comparison]) -> str:
     said = []
     if maps:
         said.append("Shares of each kind of token add up to 1 over layers; in brackets: tokens.")
@@ -274,6 +275,9 @@ def _note(maps: Sequence[_Map], forests: Sequence[_Forest]) -> str:
             own = next(forest.comparison for forest in forests if forest.comparison.name == one)
             said += [f"{one}:"] * (len({forest.comparison.name for forest in forests}) > 1)
             said += [sentence for sentence in count_sentences(own) if not sentence.startswith("Intervals")]
+    for comparison in comparisons:
+        if (unknown := unknown_sentence(comparison)) is not None:
+            said.append(f"{comparison.name}: {unknown}" if len(comparisons) > 1 else unknown)
     if any(cell[2] is False for forest in forests for cell in forest.cells):
         said.append("Gains that are seen only without the plausibility constraint may be an artefact.")
     return " ".join(said)

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from hcl_cli.errors import BadOption
-from hcl_cli.report.dola_words import Comparison, comparisons_of, difference, is_choice, method_name, signed
+from hcl_cli.report.dola_words import (
+    Comparison,
+    comparisons_of,
+    constraint_name,
+    difference,
+    is_choice,
+    method_name,
+    signed,
+)
 from hcl_cli.report.files import write_file
 from hcl_cli.report.labels import Row, number, one_line, with_interval
 from hcl_cli.report.published import CODE_OUTPUT, PAPER_RESTATED
@@ -46,7 +54,7 @@ _CELLS = """
     LLaMA-65B + DoLa 31.1 64.6 34.3 66.2 72.4 54.3 94.7 49.2  4.8 72.9 54.0
 """
 _CSV = (
-    "table", "source", "mark", "model", "dataset", "method", "constrained", "normalised", "column", "value",
+    "table", "source", "mark", "model", "dataset", "method", "constrained", "normalised", "outside", "column", "value",
     "value_low", "value_high", "difference", "difference_low", "difference_high", "n_questions",
 )  # fmt: skip
 
@@ -75,6 +83,7 @@ class _Line:
     cells: dict[str, Row]  # by column: value, and what else is known of it
     constrained: bool | None = None
     normalised: bool | None = None
+    outside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,12 +192,12 @@ def _ours(
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         if column_of(row) in columns:
-            key = row["method"], row.get("constrained"), row.get("normalised")
+            key = row["method"], row.get("constrained"), row.get("normalised"), row.get("outside")
             found.setdefault(key, {})[column_of(row)] = row
     model, dataset = ("" if part is None else one_line(str(part)) for part in run.of)
     return [
-        _Line(OURS, "", model, dataset, method_name({"method": method}), cells, constrained, normalised)
-        for (method, constrained, normalised), cells in found.items()
+        _Line(OURS, "", model, dataset, method_name({"method": method}), cells, constrained, normalised, outside)
+        for (method, constrained, normalised, outside), cells in found.items()
     ]
 
 
@@ -197,9 +206,11 @@ def _sentences(table: _Beside, runs: Sequence[Comparison], of_choice: bool) -> l
         said = [
             "Marks: [paper†] of the publication, restated from knowledge of it, a target and not ground truth. "
             "Published MC1 to MC3 were scored without the plausibility constraint and not normalised, FACTOR with the "
-            "constraint (alpha 0.1), normalised, by the sum over tokens: compare lines of the same kind. Much of the "
-            "published gain of MC2 and MC3 comes with that way of scoring [inferred]; with the constraint it may be "
-            "another. The further published measures (%Truth, %Info, %T*I, %Reject, StrategyQA, GSM8K) are in the CSV."
+            "constraint (alpha 0.1, -1000 for a token outside), normalised over the vocabulary (--published-choices), "
+            "by the sum over tokens: compare lines of the same kind. Much of the published gain of MC2 and MC3 comes "
+            "with that way of scoring [inferred]; with the constraint it may be another. Published MC2 halves all "
+            "scores until none underflows; ours does not (with --published-choices that one is in --table too). The "
+            "further published measures (%Truth, %Info, %T*I, %Reject, StrategyQA, GSM8K) are in the CSV."
         ]
     else:
         said = [
@@ -264,7 +275,7 @@ def _published_gap(table: _Beside, line: _Line, names: Sequence[str]) -> list[tu
 def _how(line: _Line) -> str:
     said = []
     if line.constrained is not None:
-        said.append("with constraint" if line.constrained else "without constraint")
+        said.append(constraint_name(line.constrained, line.outside))
     if line.normalised is not None:
         said.append("normalised" if line.normalised else "not normalised")
     return f" ({', '.join(said)})" if said else ""
@@ -307,7 +318,7 @@ def _long(table: _Beside) -> list[Row]:
             **{name: cell.get(name) for name in _CSV if name.startswith(("value", "difference", "n_"))},
             "table": table.title, "source": line.source, "mark": line.mark, "model": line.model,
             "dataset": line.dataset, "method": line.method, "constrained": line.constrained,
-            "normalised": line.normalised, "column": name,
+            "normalised": line.normalised, "outside": line.outside, "column": name,
         }
         for line in table.lines
         for name, cell in line.cells.items()

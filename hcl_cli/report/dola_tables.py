@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hcl_cli.errors import BadOption
+from hcl_cli.report.dola_settings import settings_sentences
 from hcl_cli.report.dola_words import (
     CELL,
     DECIMALS,
@@ -15,8 +16,8 @@ from hcl_cli.report.dola_words import (
     comparisons_of,
     count_sentences,
     difference,
+    kinds_of,
     method_name,
-    settings_sentences,
     told_apart,
 )
 from hcl_cli.report.files import write_file
@@ -25,7 +26,7 @@ from hcl_cli.report.tables import TABLE_ENDINGS, comment_line, csv_text, latex_e
 
 COLUMNS = (
     "model", "dataset", "method", *CELL, "value", "value_low", "value_high", "baseline", "difference",
-    "difference_low", "difference_high", "n_questions", "n_paired", "n_answers", "n_excluded",
+    "difference_low", "difference_high", "n_questions", "n_paired", "n_answers", "n_excluded", "n_too_long",
 )  # fmt: skip
 _TOLD = {1: "higher", 0: "", -1: "lower"}
 
@@ -89,7 +90,7 @@ def _sentences(comparison: Comparison, settings: Sequence[Row]) -> list[str]:
     told = comparison_sentences(comparison)
     if len(comparison.main) < len(comparison.cells):
         told.insert(0, f"In words, of {len(comparison.main)} of the {len(comparison.cells)} measures:")
-    return [*told, *count_sentences(comparison), *settings_sentences(settings)]
+    return [*told, *count_sentences(comparison), *settings_sentences(settings, **kinds_of([comparison]))]
 
 
 def _markdown(comparison: Comparison, settings: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from hcl_cli.report.dola_settings import settings_sentences
 from hcl_cli.report.dola_words import (
     DECIMALS,
     Comparison,
@@ -18,14 +19,15 @@ from hcl_cli.report.dola_words import (
     comparisons_of,
     count_sentences,
     difference,
+    kinds_of,
     method_name,
-    settings_sentences,
     told_apart,
 )
 from hcl_cli.report.labels import Row, one_line, with_interval
 
-NAME_WIDTH = 24  # of a method; longer ones take a second line
+NAME_WIDTH = 14  # of a method, at least; with less room it has a line of its own
 _DIFFERENCE_WIDTH = 24  # of its heading
+_GAP = 2  # between columns
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,29 @@ class DolaTable:
     comparison: Comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Fits 80 columns."""
+        """Fits 60 columns; a name that has no room beside its numbers stands above them."""
         main, baseline = self.comparison.main, one_line(self.comparison.baseline)
         yield Text(self.comparison.name or "decoding", style="bold cyan")
         blocks = [(cell_name(cell), [self._cells(row) for row in rows]) for cell, rows in main.items()]
         header = ["", "Method", "Value", f"minus {baseline}"[:_DIFFERENCE_WIDTH], "n"]
         everything = [header, *(cells for _, lines in blocks for cells in lines)]
         widths = [max(cell_len(cells[at]) for cells in everything) for at in range(len(header))]
-        widths[1] = min(widths[1], NAME_WIDTH)
+        room = options.max_width - sum(widths) + widths[1] - _GAP * len(widths)
+        stacked = room < min(widths[1], NAME_WIDTH)
+        widths[1] = 0 if stacked else min(widths[1], room)
+        for _, lines in blocks if not stacked else ():
+            for cells in lines:
+                cells[1] = _broken(cells[1], widths[1])
         yield self._rows([header], widths, ["bold"])
         for (title, lines), rows in zip(blocks, main.values(), strict=True):
             yield Text(title, style="cyan")
-            yield self._rows(lines, widths, ["bold green" if told_apart(row) else "" for row in rows])
+            styles = ["bold green" if told_apart(row) else "" for row in rows]
+            if not stacked:
+                yield self._rows(lines, widths, styles)
+                continue
+            for cells, style in zip(lines, styles, strict=True):
+                yield Text(f"  {cells[1]}", style=style)
+                yield self._rows([cells], widths, [style])
         hidden = len(self.comparison.cells) - len(main)
         if hidden:
             yield Text(f"{hidden} more measures are in the table; --table FILE.csv has all", style="dim")
@@ -76,23 +89,34 @@ class DolaTable:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
         for at, width in enumerate(widths):
             is_name = at == 1
+            if not width and is_name:
+                continue
             table.add_column(
                 width=width, justify="left" if at < 2 else "right", no_wrap=not is_name,
                 overflow="fold" if is_name else "ellipsis",
             )  # fmt: skip
         for cells, style in zip(lines, styles, strict=True):
-            table.add_row(*(Text(cell, style=style) for cell in cells))
+            shown = [cell for at, cell in enumerate(cells) if at != 1 or widths[1]]
+            table.add_row(*(Text(cell, style=style) for cell in shown))
         return table
 
 
-def dola_report(
-    rows: Sequence[Row], notes: Sequence[str] = (), settings: Sequence[Row] = ()
-) -> Iterator[DolaTable | Text]:
+def _broken(name: str, width: int) -> str:
+    """A method's name in lines of that width, if it can be, broken before its variants."""
+    lines = [""]
+    for at, part in enumerate(name.split("@")):
+        piece = f"@{part}" if at else part
+        if lines[-1] and cell_len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def dola_report(rows: Sequence[Row], settings: Sequence[Row] = ()) -> Iterator[DolaTable | Text]:
     """What `hcl dola` shows.
 
     Args:
         rows: of COMPARED, and of multiple choice in the same form, see `comparisons_of`.
-        notes: further sentences.
         settings: how each method decodes, see `settings_sentences`.
     Yields:
         renderables for rich. Names are never read as markup.
@@ -103,6 +127,5 @@ def dola_report(
         yield Text("")
     if not found:
         yield Text("nothing to compare", style="dim")
-    said = [*settings_sentences(settings), *(one_line(note) for note in notes)]
-    for sentence in said:
+    for sentence in settings_sentences(settings, **kinds_of(found)):
         yield Text(sentence, style="dim")

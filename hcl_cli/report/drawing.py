@@ -6,7 +6,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 
 WIDTH, PANEL_HEIGHT = 10.5, 3.9  # inches
+_FAR = 30  # a highest value so many times the lowest is drawn on a logarithmic axis
 
 
 def furnish(figure: Figure, *, title: str, handles: list[Line2D], note: str, height: float) -> None:
@@ -81,6 +82,29 @@ def _legend(figure: Figure, handles: list[Line2D]) -> tuple[Legend, float]:
 def wrapped(text: str, width: int) -> str:
     """The text in lines of at most so many letters."""
     return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def scale(axis: Any, values: Sequence[float], may_be_log: bool = True) -> None:
+    """Limits of a vertical axis of values of any size, and numbers that need no factor beside the axis.
+
+    Logarithmic for positive values that are far apart; else linear, from 0 where that costs little.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = min(values), max(values)
+    if may_be_log and low > 0 and high >= _FAR * low:
+        axis.set_yscale("log")
+        axis.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
+        return
+    pad = 0.06 * ((high - low) or abs(high) or 1.0)
+    from_zero = 0 <= low <= 0.5 * high
+    axis.set_ylim(-0.06 * high if from_zero else low - pad, high + pad)
+    if low < 0 < high:
+        axis.axhline(0, color="0.55", lw=0.8, zorder=1)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}" if abs(value) < 1e5 else f"{value:.4g}")
 
 
 def check_ending(path: Path) -> None:

@@ -3,8 +3,8 @@
 Light: reading it imports neither Polars nor Arrow.
 """
 
-from hcl_cli.schemas.answers import FINDINGS, LAYERS, QUESTIONS, RESPONSES, SCORED
-from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, RETAINED
+from hcl_cli.schemas.answers import FINDINGS, JUDGED, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
+from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
@@ -14,7 +14,9 @@ __all__ = [
     "QUESTIONS",
     "RESPONSES",
     "SCORED",
+    "JUDGED",
     "LAYERS",
+    "LAYER_CALIBRATION",
     "FINDINGS",
     "ENTROPY",
     "GROUPS",
@@ -37,6 +39,7 @@ __all__ = [
     "BLOCKS",
     "CRITERIA_COMPARED",
     "RETAINED",
+    "QUALITY",
     "TABLES",
     "Table",
 ]
@@ -47,7 +50,9 @@ TABLES = {
         QUESTIONS,
         RESPONSES,
         SCORED,
+        JUDGED,
         LAYERS,
+        LAYER_CALIBRATION,
         FINDINGS,
         ENTROPY,
         GROUPS,
@@ -70,5 +75,6 @@ TABLES = {
         BLOCKS,
         CRITERIA_COMPARED,
         RETAINED,
+        QUALITY,
     )
 }

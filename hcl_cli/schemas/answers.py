@@ -72,6 +72,34 @@ SCORED = Table(
     made_by="score",
 )
 
+JUDGED = Table(
+    "judged",
+    key=(*(column for column in _RESPONSE_KEY if column not in ("question_id", "sample_index")), "judge", "metric"),
+    columns={
+        "model": "string",
+        "dataset": "string",
+        "strategy": "string",
+        "method": "string",
+        "temperature": "float64",
+        "top_p": "float64",
+        "exit_layer": "int16",
+        "judge": "string",  # llm_truth, ...; llm_truth+llm_info for what both say
+        "metric": "string",  # the names are listed in hcl_cli/stages/judged.py
+        **with_intervals("value"),  # in [0, 1]; over questions
+        "baseline": "string",  # the method compared with; null in its own rows and where it was not run
+        **with_intervals("difference"),  # from the baseline, on the questions that both have a verdict on
+        "n_questions": "int32",  # with a verdict; a response that was not attempted has one
+        "n_paired": "int32",
+        "n_responses": "int32",
+        "n_judged": "int32",  # of them, those with a verdict
+        "asked_model": "string",  # the model asked for
+        "reported_model": "string",  # the model that the server says answered; several with commas
+    },
+    required=("judge", "metric", "value"),
+    not_null=("judge", "metric"),
+    made_by="score",
+)
+
 
 LAYERS = Table(
     "layers",
@@ -98,6 +126,39 @@ LAYERS = Table(
         "in_best_set": "bool",  # cannot be told apart from the best layer (simultaneous 95 % band)
     },
     required=("exit_layer", "hallucination_rate", "creativity_raw", "hcb"),
+    not_null=("exit_layer",),
+    made_by="hcb",
+)
+
+LAYER_CALIBRATION = Table(
+    "layer_calibration",
+    key=LAYERS.key,
+    columns={
+        "model": "string",
+        "dataset": "string",
+        "strategy": "string",
+        "method": "string",
+        "temperature": "float64",
+        "top_p": "float64",
+        "exit_layer": "int16",
+        "source": "string",  # as in LAYERS
+        "confidence_definition": "string",  # exp(mean_logprob), mean_prob, mean_max_prob, or the column it was
+        "n_questions": "int32",  # those with a graded answer that has a confidence at every layer of the curve
+        "n_questions_left_out": "int32",
+        "n_answers": "int32",  # of these questions, graded and with a confidence: every number below is over them
+        "n_answers_left_out": "int32",  # this layer's other responses
+        **with_intervals(
+            "accuracy",  # share of answers that are correct
+            "accuracy_at_50",  # the same among the half that is most confident
+            "coverage_at_50",  # the largest share, most confident first, of which more than half is correct
+            "ece",  # expected calibration error, 10 equal-width bins
+            "ece_litcab",  # LitCab's variant: min-max scaled, against the bins' midpoints
+            "brier",
+            "auroc",  # of confidence for correctness; null where all answers are correct or none is
+            "mean_confidence",
+        ),
+    },
+    required=("exit_layer", "accuracy", "ece"),
     not_null=("exit_layer",),
     made_by="hcb",
 )

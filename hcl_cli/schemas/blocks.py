@@ -69,7 +69,7 @@ RETAINED = Table(
         "seed": "int64",  # as in BLOCKS; of `random-layers` in mitigate
         "n_blocks": "int16",  # removed, or trained
         "blocks": "list[int16]",  # which, 1..L
-        "metric": "string",  # the names are listed in hcl_cli/stages/quality.py
+        "metric": "string",  # names: hcl_cli/stages/quality.py; in mitigate also contrastive-loss and cosine-margin
         "dataset": "string",  # that the metric was taken on; "" for those of the model alone (parameters)
         "higher_is_better": "bool",
         **with_intervals("before"),
@@ -83,5 +83,22 @@ RETAINED = Table(
     },
     required=("variant", "metric", "before", "after"),
     not_null=("variant", "metric"),
+    made_by="prune",
+)
+
+QUALITY = Table(
+    "quality",
+    key=("model", "metric", "dataset", "unit_index"),
+    columns={
+        "model": "string",
+        "removed": "list[int16]",  # blocks that the model lacks, 1..L
+        "metric": "string",  # as in RETAINED
+        "dataset": "string",
+        "unit": "string",  # texts | questions; null for a number of the model alone
+        "unit_index": "int32",  # the same unit in every model
+        "values": "list[float64]",  # what the metric's number is made of; NaN where the unit has none
+    },
+    required=("metric", "unit_index", "values"),
+    not_null=("metric", "unit_index"),
     made_by="prune",
 )

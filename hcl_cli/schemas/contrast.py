@@ -23,18 +23,20 @@ DOLA = Table(
 
 CHOICES = Table(
     "choices",
-    key=("model", "dataset", "question_id", "method", "constrained", "normalised", "metric"),
+    key=("model", "dataset", "question_id", "method", "constrained", "normalised", "outside", "metric"),
     columns={
         "model": "string",
         "dataset": "string",
         "question_id": "string",
         "method": "string",
-        "constrained": "bool",  # whether tokens outside the plausible set are excluded; null under `vanilla`
+        "constrained": "bool",  # whether a token outside the plausible set has a score of its own; null for `vanilla`
         "normalised": "bool",  # whether the contrasted scores are made log-probabilities again; null likewise
-        "metric": "string",  # mc1 | mc2 | mc3 | factor-sum | factor-mean
-        "value": "float64",  # in [0, 1]; null where no answer can be said (mc2)
+        "outside": "string",  # that score: excluded (-inf) | published (-1000); null where not constrained
+        "metric": "string",  # mc1 | mc2 | mc3 | mc2-published | factor-sum | factor-mean
+        "value": "float64",  # in [0, 1]; null where no answer can be said (mc2), or too long
         "n_answers": "int32",  # of the question, true and false
-        "n_excluded": "int32",  # of these, with a token outside the plausible set; null where none is excluded
+        "n_excluded": "int32",  # of these, with a token outside the plausible set; null where not constrained
+        "too_long": "bool",  # whether the text does not fit the model's positions, so that nothing was scored
     },
     required=("question_id", "method", "metric", "value"),
     not_null=("question_id", "method", "metric"),
@@ -43,13 +45,14 @@ CHOICES = Table(
 
 CHOICES_COMPARED = Table(
     "choices-compared",
-    key=("model", "dataset", "method", "constrained", "normalised", "metric"),
+    key=("model", "dataset", "method", "constrained", "normalised", "outside", "metric"),
     columns={
         "model": "string",
         "dataset": "string",
         "method": "string",
         "constrained": "bool",  # as in CHOICES
         "normalised": "bool",
+        "outside": "string",
         "metric": "string",
         **with_intervals("value"),  # mean over questions
         "baseline": "string",  # null in its own rows and where it was not run
@@ -58,6 +61,7 @@ CHOICES_COMPARED = Table(
         "n_paired": "int32",
         "n_answers": "int32",  # of all questions
         "n_excluded": "int32",
+        "n_too_long": "int32",  # questions
     },
     required=("method", "metric"),
     not_null=("method", "metric"),

@@ -1,9 +1,9 @@
 """What a table is: columns with types, units and a key.
 
 Types are written as names (`string`, `int16`, `int32`, `int64`, `float32`, `float64`, `bool`, `list[string]`,
-`list[int16]`, `list[float32]`, `vector`), so that reading this file imports neither Polars nor Arrow: a cache hit must
-not pay for them. A `vector` is a fixed-size list of float16 or float32 whose width the frame decides, the same in
-every row (a hidden state).
+`list[int16]`, `list[float32]`, `list[float64]`, `vector`), so that reading this file imports neither Polars nor Arrow:
+a cache hit must not pay for them. A `vector` is a fixed-size list of float16 or float32 whose width the frame decides,
+the same in every row (a hidden state).
 Unknown is null, never 0, -1 or NaN.
 """
 
@@ -54,7 +54,8 @@ class Table:
             "string": pl.String(), "int16": pl.Int16(), "int32": pl.Int32(), "int64": pl.Int64(),
             "float32": pl.Float32(), "float64": pl.Float64(), "bool": pl.Boolean(),
             "list[string]": pl.List(pl.String()), "list[int16]": pl.List(pl.Int16()),
-            "list[float32]": pl.List(pl.Float32()), "vector": pl.Array(pl.Float32(), 0),
+            "list[float32]": pl.List(pl.Float32()), "list[float64]": pl.List(pl.Float64()),
+            "vector": pl.Array(pl.Float32(), 0),
         }  # fmt: skip
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 
@@ -69,7 +70,8 @@ class Table:
             "string": pa.large_string(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
             "float32": pa.float32(), "float64": pa.float64(), "bool": pa.bool_(),
             "list[string]": pa.large_list(pa.large_string()), "list[int16]": pa.large_list(pa.int16()),
-            "list[float32]": pa.large_list(pa.float32()), "vector": pa.list_(pa.float32(), 0),
+            "list[float32]": pa.large_list(pa.float32()), "list[float64]": pa.large_list(pa.float64()),
+            "vector": pa.list_(pa.float32(), 0),
         }  # fmt: skip
         return pa.schema([pa.field(name, types[kind]) for name, kind in self.columns.items()])
 

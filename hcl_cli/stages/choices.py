@@ -1,9 +1,11 @@
 """Multiple choice under any decoding method: every given answer is scored, and what the scores say of each question.
 
 A method's score of an answer is the sum over its tokens of ln q_N (`vanilla`) or of ln q_N - ln q_M, contrasted; the
-latter is no log-probability and grows with the answer's length in either direction. Two switches, each reported under
-its name: `constrained` excludes tokens outside the plausible set, and `normalised` makes the contrasted scores
-log-probabilities again. DoLa's published TruthfulQA numbers are without both, its FACTOR numbers with both.
+latter is no log-probability and grows with the answer's length in either direction. Three switches, each reported
+under its name: `constrained` gives tokens outside the plausible set a score of their own; `outside` is that score
+(`excluded`: -inf, as in decoding, under which most answers of TruthfulQA cannot be said at all; `published`: -1000, so
+that an answer with fewer such tokens wins); `normalised` makes the contrasted scores log-probabilities again. DoLa's
+published TruthfulQA numbers are not constrained and not normalised, its FACTOR numbers are both, with -1000.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy.typing as npt
 
 from hcl_cli.errors import BadInput, shown
 from hcl_cli.measures.bootstrap import resampled_means
-from hcl_cli.measures.choices import factor_accuracy, mc1, mc2, mc3
+from hcl_cli.measures.choices import factor_accuracy, mc1, mc2, mc3, published_mc2
 from hcl_cli.measures.intervals import mean_interval
 from hcl_cli.schemas import CHOICES, CHOICES_COMPARED
 
@@ -36,7 +38,9 @@ Floats = npt.NDArray[np.float64]
 Kind = Literal["mc", "factor"]
 
 METRICS: dict[Kind, tuple[str, ...]] = {"mc": ("mc1", "mc2", "mc3"), "factor": ("factor-sum", "factor-mean")}
-PUBLISHED_OUTSIDE = -1000.0
+EXCLUDED, PUBLISHED = "excluded", "published"
+OUTSIDE = {EXCLUDED: -math.inf, PUBLISHED: -1000.0}
+Way = tuple[bool | None, bool | None, str | None]  # constrained, normalised, outside
 _LOOSE_MARK = re.compile(r"\s+([.,;:!?])$")
 
 
@@ -121,23 +125,26 @@ def choice_rows(
     """CHOICES rows: every question, method, way to score and measure.
 
     What all texts begin with is computed once, each text once, and its answers together; all methods and ways read the
-    same pass of the model. Under `vanilla` there is nothing to constrain or to normalise: one row, both null.
+    same pass of the model. Under `vanilla` there is nothing to constrain or to normalise: one row, both null; with an
+    alpha of its own it is scored as the constrained methods are.
 
     Args:
         loaded: the model.
         choices: at least one.
         methods: with distinct names.
-        kind: mc: MC1, MC2, MC3. factor: whether the factual continuation wins, by sum and by mean.
+        kind: mc: MC1, MC2, MC3. factor: whether the factual continuation wins, by sum and by mean; a text that does not
+            fit the model's positions has null rows.
         model, dataset: names for the rows.
-        constrained, normalised: the ways to score a contrasting method, every combination.
-        published: as the published code scores: a token outside the plausible set scores -1000 and not -inf, and
-            scores are normalised over the whole vocabulary before the constraint, not over the plausible set.
+        constrained, normalised: the ways to score a contrasting method, every combination; each constrained one with
+            both scores for tokens outside.
+        published: as the published code: scores are normalised over the whole vocabulary before the constraint, not
+            over the plausible set; and `mc2-published`, its MC2, stands beside ours.
         special_tokens: whether the tokenizer adds its own (BOS); False for a chat prompt, which writes them itself.
         progress: told (questions done, questions).
     Returns:
         the rows; `value` is null where no answer can be said at all (MC2), or is undefined for another reason.
     Raises:
-        BadInput: no question, an empty answer list, a text or answer without tokens, or one that does not fit the
+        BadInput: no question, an empty answer list, a text or answer without tokens, or (mc) one that does not fit the
             model's positions.
         EnvironmentRefused: a single answer does not fit the memory.
     """
@@ -148,76 +155,122 @@ def choice_rows(
     if not choices:
         raise BadInput(f"{_named(dataset)}: no questions; expected at least one with answers to choose from")
     texts, answers = _tokenised(loaded, choices, dataset, special_tokens)
-    outside = PUBLISHED_OUTSIDE if published else -math.inf
-    scored = contrast_logprobs(
-        loaded,
-        texts,
-        answers,
-        # One layer for all rows is a variant of decoding: a scored token has no company.
-        [replace(method, average_over_batch=False) for method in methods],
-        outside=outside,
-        normalise_over="vocabulary" if published else "plausible",
-        progress=progress,
+    fits = [_fits(loaded, *pair) for pair in zip(texts, answers, strict=True)]
+    if kind == "mc":
+        _check_fits(loaded, choices, texts, answers, dataset)
+    scored = iter(
+        contrast_logprobs(
+            loaded,
+            [text for text, fit in zip(texts, fits, strict=True) if fit],
+            [given for given, fit in zip(answers, fits, strict=True) if fit],
+            # One layer for all rows is a variant of decoding: a scored token has no company.
+            [replace(method, average_over_batch=False) for method in methods],
+            outside=-math.inf,
+            normalise_over="vocabulary" if published else "plausible",
+            progress=progress,
+        )
+        if any(fits)
+        else ()
     )
-    contrasting = [(c, n) for c in sorted(set(constrained)) for n in sorted(set(normalised))]
-    columns: dict[str, list[Any]] = {name: [] for name in CHOICES.columns}
-    for choice, of_methods in zip(choices, scored, strict=True):
+    rows: list[dict[str, Any]] = []
+    for choice, fit in zip(choices, fits, strict=True):
+        of_methods = next(scored) if fit else [None] * len(methods)
         for method, found in zip(methods, of_methods, strict=True):
-            for way in contrasting if method.candidates else [None]:
-                for name, value in _measured(choice, found, way, outside, kind, model, dataset, method.name):
-                    columns[name].append(value)
-    return pl.DataFrame(columns, schema=CHOICES.polars_schema())
+            of = {"model": model, "dataset": dataset, "question_id": choice.question_id, "method": method.name}
+            for way in _ways(method, constrained, normalised):
+                rows += [of | row for row in _measured(choice, found, way, kind, published)]
+    return pl.DataFrame(rows, schema=CHOICES.polars_schema(), orient="row")
+
+
+def check_choices(
+    loaded: LoadedModel, choices: Sequence[Choice], *, kind: Kind, dataset: str | None, special_tokens: bool = True
+) -> None:
+    """Refuse what `choice_rows` would refuse, before anything is scored; warn of a text that ends in a blank.
+
+    Raises:
+        BadInput: as `choice_rows`.
+    """
+    apart: list[bool] = []
+    texts, answers = _tokenised(loaded, choices, dataset, special_tokens, apart)
+    if any(apart):
+        log.warning(
+            "the tokenizer would join the end of the prompt with %d of %d answers; these are read as they are written "
+            "on their own, which the model may not expect: end the prompt without a blank",
+            sum(apart),
+            len(apart),
+        )
+    if kind == "mc":
+        _check_fits(loaded, choices, texts, answers, dataset)
+
+
+def _ways(method: Method, constrained: Collection[bool], normalised: Collection[bool]) -> list[Way]:
+    """How a method is scored, in order."""
+    if not method.candidates and not method.alpha:
+        return [(None, None, None)]
+    ways: list[Way] = []
+    for is_constrained in sorted(set(constrained)):
+        for is_normalised in sorted(set(normalised)):
+            if is_constrained:
+                ways += [(True, is_normalised, outside) for outside in OUTSIDE]
+            elif method.candidates:  # without its constraint, vanilla with an alpha is vanilla
+                ways.append((False, is_normalised, None))
+    return ways
 
 
 def _measured(
-    choice: Choice,
-    found: ContrastScores,
-    way: tuple[bool, bool] | None,
-    outside: float,
-    kind: Kind,
-    model: str,
-    dataset: str | None,
-    method: str,
-) -> list[tuple[str, Any]]:
-    """(column, value) of the rows of one question, method and way, row after row."""
-    tokens = found.mature_logprobs if way is None else found.scores[way]
+    choice: Choice, found: ContrastScores | None, way: Way, kind: Kind, published: bool
+) -> list[dict[str, Any]]:
+    """What is said of one question under one method and way; `found` is None where the text is too long."""
+    constrained, normalised, outside = way
     n_true = len(choice.true)
-    excluded = sum(bool((answer == outside).any()) for answer in tokens) if way and way[0] else None
-    values: tuple[float | None, ...]
-    if kind == "mc":
-        totals = [float(answer.sum()) for answer in tokens]
-        true, false = totals[:n_true], totals[n_true:]
-        values = (mc1(true[choice.best], false), mc2(true, false), mc3(true, false))
-    else:
-        lists = [answer.tolist() for answer in tokens]
-        factual, others = lists[choice.best], lists[n_true:]
-        values = (factor_accuracy(factual, others, mean=False), factor_accuracy(factual, others, mean=True))
-    rows: list[tuple[str, Any]] = []
-    for metric, value in zip(METRICS[kind], values, strict=True):
-        rows += [
-            ("model", model),
-            ("dataset", dataset),
-            ("question_id", choice.question_id),
-            ("method", method),
-            ("constrained", way[0] if way else None),
-            ("normalised", way[1] if way else None),
-            ("metric", metric),
-            ("value", value),
-            ("n_answers", len(tokens)),
-            ("n_excluded", excluded),
-        ]
-    return rows
+    values: dict[str, float | None] = dict.fromkeys(METRICS[kind])
+    if kind == "mc" and published:
+        values["mc2-published"] = None
+    excluded = None
+    if found is not None:
+        tokens = found.mature_logprobs
+        if constrained is not None and normalised is not None:
+            tokens = found.scores[constrained, normalised]
+        if outside is not None:
+            excluded = sum(bool(np.isneginf(answer).any()) for answer in tokens)
+            tokens = [np.where(np.isneginf(answer), OUTSIDE[outside], answer) for answer in tokens]
+        if kind == "mc":
+            totals = [float(answer.sum()) for answer in tokens]
+            true, false = totals[:n_true], totals[n_true:]
+            values |= {"mc1": mc1(true[choice.best], false), "mc2": mc2(true, false), "mc3": mc3(true, false)}
+            if published:
+                values["mc2-published"] = published_mc2(true, false)
+        else:
+            lists = [answer.tolist() for answer in tokens]
+            factual, others = lists[choice.best], lists[n_true:]
+            values = {
+                "factor-sum": factor_accuracy(factual, others, mean=False),
+                "factor-mean": factor_accuracy(factual, others, mean=True),
+            }
+    shared = {
+        "constrained": constrained, "normalised": normalised, "outside": outside, "n_excluded": excluded,
+        "n_answers": n_true + len(choice.false), "too_long": found is None,
+    }  # fmt: skip
+    return [{**shared, "metric": metric, "value": value} for metric, value in values.items()]
 
 
 def _tokenised(
-    loaded: LoadedModel, choices: Sequence[Choice], dataset: str | None, special_tokens: bool
+    loaded: LoadedModel,
+    choices: Sequence[Choice],
+    dataset: str | None,
+    special_tokens: bool,
+    apart: list[bool] | None = None,
 ) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """The tokens of every text, and of its answers (true ones first) as they continue it."""
+    """The tokens of every text, and of its answers (true ones first) as they continue it.
+
+    Args:
+        apart: is told of every answer whether the tokenizer would have joined it with the text's end.
+    """
     from hcl_cli.models.vocabulary import continuation_ids
 
-    texts, answers, apart = [], [], 0
+    texts, answers = [], []
     for choice in choices:
-        where = f"{_named(dataset)}, question {shown(choice.question_id, 40)!r}"
+        where = _where(choice, dataset)
         for name, one in (("correct", choice.true), ("incorrect", choice.false)):
             if not one:
                 raise BadInput(f"{where}: no {name} answer, expected at least one; leave the question out")
@@ -229,24 +282,36 @@ def _tokenised(
             tokens, joined = continuation_ids(loaded.tokenizer, choice.text, answer, ids, special_tokens=special_tokens)
             if not tokens:
                 raise BadInput(f"{where}: the tokenizer makes no token of the answer {shown(answer, 40)!r}")
-            apart += not joined
+            if apart is not None:
+                apart.append(not joined)
             found.append(tokens)
-        longest = len(ids) + max(map(len, found))
-        if loaded.max_positions is not None and longest > loaded.max_positions:
-            raise BadInput(
-                f"{where}: takes {longest} positions with its longest answer, but the model has "
-                f"{loaded.max_positions}; use a shorter prompt (fewer --n-shots) or leave it out"
-            )
         texts.append(ids)
         answers.append(found)
-    if apart:
-        log.warning(
-            "the tokenizer would join the end of the prompt with %d of %d answers; these are read as they are written "
-            "on their own, which the model may not expect: end the prompt without a blank",
-            apart,
-            sum(map(len, answers)),
-        )
     return texts, answers
+
+
+def _fits(loaded: LoadedModel, text: Sequence[int], answers: Sequence[Sequence[int]]) -> bool:
+    return loaded.max_positions is None or len(text) + max(map(len, answers)) <= loaded.max_positions
+
+
+def _check_fits(
+    loaded: LoadedModel,
+    choices: Sequence[Choice],
+    texts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[Sequence[int]]],
+    dataset: str | None,
+) -> None:
+    for choice, text, given in zip(choices, texts, answers, strict=True):
+        if not _fits(loaded, text, given):
+            raise BadInput(
+                f"{_where(choice, dataset)}: takes {len(text) + max(map(len, given))} positions with its longest "
+                f"answer, but the model has {loaded.max_positions}; use a shorter prompt (fewer --n-shots) or leave it "
+                "out"
+            )
+
+
+def _where(choice: Choice, dataset: str | None) -> str:
+    return f"{_named(dataset)}, question {shown(choice.question_id, 40)!r}"
 
 
 def _named(dataset: str | None) -> str:
@@ -262,7 +327,7 @@ def choice_summary(
     """CHOICES_COMPARED rows: the mean of each measure over questions, and its difference from the baseline.
 
     Questions where a measure is null are left out of its mean, and a difference is taken over the questions that have
-    both; `n_questions` and `n_paired` say how many those are.
+    both; `n_questions` and `n_paired` say how many those are, `n_too_long` how many did not fit the model.
 
     Args:
         rows: CHOICES rows, of one or more models and data sets.
@@ -275,13 +340,13 @@ def choice_summary(
     """
     import polars as pl
 
-    group = ["model", "dataset", "method", "constrained", "normalised", "metric"]
+    group = ["model", "dataset", "method", "constrained", "normalised", "outside", "metric"]
     of_group = {key: part for key, part in rows.group_by(group, maintain_order=True)}
     columns: dict[str, list[Any]] = {name: [] for name in CHOICES_COMPARED.columns}
     for key, part in of_group.items():
-        model, dataset, method, _, _, metric = key
+        model, dataset, method, *_, metric = key
         values = _by_question(part)
-        against = of_group.get((model, dataset, baseline, None, None, metric)) if method != baseline else None
+        against = of_group.get((model, dataset, baseline, None, None, None, metric)) if method != baseline else None
         others = {} if against is None else _by_question(against)
         differences = [value - others[question] for question, value in values.items() if question in others]
         found = dict(zip(group, key, strict=True))
@@ -292,7 +357,8 @@ def choice_summary(
             "n_questions": len(values),
             "n_paired": len(differences) if against is not None else None,
             "n_answers": part["n_answers"].sum(),
-            "n_excluded": part["n_excluded"].sum() if part["n_excluded"].null_count() == 0 else None,
+            "n_excluded": part["n_excluded"].sum() if part["outside"].null_count() == 0 else None,
+            "n_too_long": int(part["too_long"].sum()),
         }
         for name, cells in columns.items():
             cells.append(found[name])

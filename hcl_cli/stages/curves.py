@@ -7,7 +7,7 @@ the methods instead.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,12 +89,17 @@ class Curve:
     @property
     def stream(self) -> int:
         """The random stream of the resamples: curves over the same questions share it and so are paired."""
-        joined = "\n".join(self.question_ids).encode("utf-8", "surrogatepass")
-        return int.from_bytes(hashlib.sha256(joined).digest()[:8], "little")
+        return stream_of(self.question_ids)
+
+
+def stream_of(question_ids: Sequence[str]) -> int:
+    """The random stream of resamples of these questions, named by their ids in order."""
+    joined = "\n".join(question_ids).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(joined).digest()[:8], "little")
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """The rows of one group in one input, or of several that differ in their method alone."""
 
     group: tuple[Any, ...]
@@ -102,6 +107,18 @@ class _Part:
     digest: str
     frame: pl.DataFrame
     over_methods: bool = False
+
+    @property
+    def axis(self) -> str:
+        """The column that the curve runs over."""
+        return "method" if self.over_methods else "exit_layer"
+
+    def positions(self) -> pl.DataFrame:
+        """A row per position with its `axis` and `layer`: layers rising, methods by name behind `vanilla`."""
+        import polars as pl
+
+        layers = self.frame.group_by(self.axis).agg(layer=pl.col("exit_layer").first())
+        return layers.sort(pl.col(self.axis) != BASELINE if self.over_methods else self.axis, self.axis)
 
 
 def read_curves(inputs: Sequence[ScoredInput], diversity: str) -> list[Curve]:
@@ -113,6 +130,18 @@ def read_curves(inputs: Sequence[ScoredInput], diversity: str) -> list[Curve]:
         BadInput: no input, no row, the same content twice, a column whose values cannot be used, or no question
             that was graded at every layer.
     """
+    return [_curve(group, part, diversity) for group, part in read_groups(inputs)]
+
+
+def read_groups(
+    inputs: Sequence[ScoredInput], prepare: Callable[[pl.DataFrame, int], pl.DataFrame] | None = None
+) -> list[tuple[dict[str, Any], Part]]:
+    """The rows of every curve: the values of `GROUP` and `source` (`method` is null over methods), and the rows.
+
+    Args:
+        inputs: as for `read_curves`, with its order and its errors.
+        prepare: (an input's frame, its number) -> the rows that count; None for `conformed`.
+    """
     if not inputs:
         raise BadInput("hcb needs at least one table of scored responses; make one with `hcl score`")
     seen: dict[str, int] = {}
@@ -122,25 +151,25 @@ def read_curves(inputs: Sequence[ScoredInput], diversity: str) -> list[Curve]:
         seen[given.digest] = number
     parts = _methods_joined(
         [
-            _Part(group, number, given.digest, frame)
+            Part(group, number, given.digest, frame)
             for number, given in enumerate(inputs, start=1)
-            for group, frame in _grouped(_conformed(given.frame, number))
+            for group, frame in _grouped((prepare or conformed)(given.frame, number))
         ]
     )
     holders = [part.group for part in parts]
-    curves = []
+    found = []
     for part in sorted(parts, key=lambda part: (_sortable(part.group), part.digest)):
         source = part.digest[:8] if holders.count(part.group) > 1 else None
-        curves.append(_curve({**dict(zip(GROUP, part.group, strict=True)), "source": source}, part, diversity))
-    return curves
+        found.append(({**dict(zip(GROUP, part.group, strict=True)), "source": source}, part))
+    return found
 
 
-def _methods_joined(parts: Sequence[_Part]) -> list[_Part]:
+def _methods_joined(parts: Sequence[Part]) -> list[Part]:
     """Parts that differ in their method alone, each with one layer, become one part over methods.
 
     They may come from several inputs, unless two of these hold the same method: then each input stays by itself.
     """
-    joined, by_rest = [], dict[tuple[Any, ...], list[_Part]]()
+    joined, by_rest = [], dict[tuple[Any, ...], list[Part]]()
     for part in parts:
         if part.group[METHOD] is None:
             joined.append(part)
@@ -158,18 +187,18 @@ def _methods_joined(parts: Sequence[_Part]) -> list[_Part]:
     return joined
 
 
-def _over_methods(group: tuple[Any, ...], parts: Sequence[_Part]) -> _Part:
+def _over_methods(group: tuple[Any, ...], parts: Sequence[Part]) -> Part:
     import polars as pl
 
-    return _Part(group, parts[0].number, parts[0].digest, pl.concat([part.frame for part in parts]), True)
+    return Part(group, parts[0].number, parts[0].digest, pl.concat([part.frame for part in parts]), True)
 
 
 def _sortable(group: tuple[Any, ...]) -> list[tuple[bool, Any]]:
     return [(value is not None, value if value is not None else "") for value in group]
 
 
-def _conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
-    """The columns that the layer table needs, with what a foreign file may lack filled in."""
+def conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The columns that the layer table needs, with what a foreign file may lack filled in; rows keep their order."""
     import polars as pl
 
     if frame.height == 0:
@@ -229,13 +258,12 @@ def _grouped(table: pl.DataFrame) -> list[tuple[tuple[Any, ...], pl.DataFrame]]:
     return [(tuple(key), frame) for key, frame in table.group_by(GROUP)]
 
 
-def _curve(group: dict[str, Any], part: _Part, diversity: str) -> Curve:
+def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
     import polars as pl
 
-    table, axis = part.frame, "method" if part.over_methods else "exit_layer"
+    table, axis = part.frame, part.axis
     ids = table["question_id"].unique().sort()
-    layers = table.group_by(axis).agg(layer=pl.col("exit_layer").first())
-    layers = layers.sort(pl.col(axis) != BASELINE if part.over_methods else axis, axis)
+    layers = part.positions()
     shape = len(ids), len(layers)
     n_cells = shape[0] * shape[1]
     position = pl.DataFrame({"question_id": ids}).with_row_index("q")

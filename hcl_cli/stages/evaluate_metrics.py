@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, shown
+from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused, HclError, shown
 from hcl_cli.metrics import MODULES, module_folder
 from hcl_cli.schemas.contrast import COMPARED
 from hcl_cli.stages.text_scores import with_references
@@ -40,8 +43,11 @@ def evaluate_metric(name: str, predictions: Sequence[str], references: Reference
         raise BadInput(f"--metrics evaluate:{shown(name, 60)}: no answers to score; expected at least one")
     metric = _loaded(name)
     try:
-        given = metric.compute(predictions=list(predictions), references=_for_metric(metric, references))
-    except (ValueError, TypeError, KeyError, LookupError, AttributeError, OSError, ImportError) as error:
+        with redirect_stdout(sys.stderr):  # stdout is for the path of the artifact
+            given = metric.compute(predictions=list(predictions), references=_for_metric(metric, references))
+    except (HclError, MemoryError):
+        raise
+    except Exception as error:  # foreign code may raise anything
         raise BadInput(
             f"--metrics evaluate:{shown(name, 60)}: the metric failed on {len(predictions)} answers "
             f"({type(error).__name__}: {_first_line(error)}); expected one for texts with references"
@@ -51,6 +57,43 @@ def evaluate_metric(name: str, predictions: Sequence[str], references: Reference
     if not found:
         raise BadInput(f"--metrics evaluate:{shown(name, 60)}: it gave no number; expected a metric of texts")
     return found
+
+
+def metric_identity(name: str) -> str | None:
+    """What decides a metric's numbers: the digest of its scripts and the version of the library.
+
+    All Python files of its folder are in it, since a script may import those beside it. Imports neither the script nor
+    the library.
+
+    Args:
+        name: as for `evaluate_metric`.
+    Returns:
+        "sha256:<hex> evaluate <version>"; None for a metric of the Hub, whose script is not known before it is loaded.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    place, is_path = _place(name)
+    if not is_path or not place.exists():
+        return None
+    digest = hashlib.sha256()
+    for script in sorted((place if place.is_dir() else place.parent).glob("*.py")):
+        digest.update(f"{script.name}\0{hashlib.sha256(script.read_bytes()).hexdigest()}\n".encode())
+    try:
+        return f"sha256:{digest.hexdigest()} evaluate {version('evaluate')}"
+    except PackageNotFoundError:
+        return None
+
+
+def check_metric(name: str) -> None:
+    """Load a metric, so that one that is not there is refused early. Raises as `evaluate_metric`."""
+    _loaded(name)
+
+
+def _place(name: str) -> tuple[Path, bool]:
+    """Where a metric lies, and whether it is named by a path."""
+    local = module_folder(name) if name in MODULES else Path(name).expanduser()
+    is_path = local.exists() or name.endswith(".py") or name.startswith((".", "/", "~")) or name.count("/") > 1
+    return local, is_path
 
 
 def evaluate_compared(answers: pl.DataFrame, name: str, *, baseline: str = "vanilla") -> pl.DataFrame:
@@ -83,10 +126,12 @@ def evaluate_compared(answers: pl.DataFrame, name: str, *, baseline: str = "vani
     rows: list[dict[str, Any]] = []
     for (model, dataset, method), group in groups:
         for kind, lists in references.items():
-            given = [lists[row] for row in group["row"]]
-            values = evaluate_metric(name, group["response"].to_list(), given)
+            own = group.filter([bool(lists[row]) for row in group["row"]])
+            if not own.height:
+                continue
+            values = evaluate_metric(name, own["response"].to_list(), [lists[row] for row in own["row"]])
             shared = {"model": model, "dataset": dataset, "method": method, "against": kind}
-            shared |= {"n_questions": group["question_id"].n_unique()}
+            shared |= {"n_questions": own["question_id"].n_unique()}
             rows += [{**shared, "metric": f"evaluate:{name}/{key}", "value": value} for key, value in values.items()]
     cell = ("model", "dataset", "metric", "against")
     basis = {tuple(row[key] for key in cell): row["value"] for row in rows if row["method"] == baseline}
@@ -107,14 +152,14 @@ def _loaded(name: str) -> Any:
         )
     import evaluate
 
-    local = module_folder(name) if name in MODULES else Path(name).expanduser()
+    local, is_path = _place(name)
     said = f"--metrics evaluate:{shown(name, 60)}"
-    is_path = local.exists() or name.endswith(".py") or name.startswith((".", "/", "~")) or name.count("/") > 1
     try:
-        return evaluate.load(str(local.resolve()) if is_path else name, keep_in_memory=True)
+        with redirect_stdout(sys.stderr):
+            return evaluate.load(str(local.resolve()) if is_path else name, keep_in_memory=True)
     except ImportError as error:
         raise EnvironmentRefused(f"{said}: {_first_line(error)}; install what it names") from error
-    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
+    except Exception as error:  # foreign code may raise anything
         if is_path:
             raise BadOption(
                 f"{said}: cannot be loaded ({type(error).__name__}: {_first_line(error)}); expected a metric's script, "

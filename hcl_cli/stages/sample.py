@@ -36,6 +36,7 @@ class Protocol:
         truncate: cut prompts that leave no room for the answer at their left end instead of refusing them.
         batch_tokens: token budget of one batch.
         draft_tokens: longest draft of `self-speculative`; None for `early-exit`.
+        advice: what to do about a prompt that leaves no room, in the command's own options.
     """
 
     render: Callable[[str], str]
@@ -44,6 +45,7 @@ class Protocol:
     truncate: bool
     batch_tokens: int
     draft_tokens: int | None = None
+    advice: str = "shorten them, or cut prompts at their left end with --long-prompts truncate"
 
 
 def sampled(
@@ -153,7 +155,7 @@ def tokenised_prompt(loaded: LoadedModel, row: Mapping[str, object], sampling: S
             raise BadInput(
                 f"question {question_id!r}: its prompt has {len(ids)} tokens and --max-new-tokens is "
                 f"{sampling.max_new_tokens}, but the model has {loaded.max_positions} positions; "
-                "shorten them, or cut prompts at their left end with --long-prompts truncate"
+                f"{protocol.advice}"
             )
         log.warning("question %s: prompt cut from %d to its last %d tokens", question_id, len(ids), room)
         ids = ids[-room:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from hcl_cli.measures.clusters import cosine_clusters, equal_clusters
 from hcl_cli.measures.text import answer_form, contains_published, contains_tokens
 from hcl_cli.schemas import RESPONSES, SCORED
+from hcl_cli.stages.llm_judge import LLM_COLUMN
 from hcl_cli.stages.responses import GROUP, completed_responses
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def scored(
     threshold: float = 0.8,
     encode: Encode | None = None,
     progress: Progress | None = None,
+    given: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The responses, judged and clustered, in the order of their rows.
 
@@ -63,11 +66,14 @@ def scored(
     Args:
         responses: RESPONSES, or a table from elsewhere that `completed_responses` can complete. Further columns are
             carried along.
-        judges: the first decides `correct`; if there are several, each has its column `correct_<judge>`.
+        judges: the first decides `correct`; if there are several, each has its column `correct_<judge>`. Beside the
+            judges above, those that `given` has a column of.
         cluster: `cosine` or `exact`.
         threshold: the cosine from which on two responses are alike.
         encode: texts to unit vectors [n, d]; needed by `cosine`. It sees each distinct string once, 1.5 KB each.
         progress: called with (strings embedded, strings to embed).
+        given: verdicts that were asked for elsewhere (`stages.llm_judge`), one row per response: `correct_<judge>` and
+            what else is known of them. All its columns are kept.
     Returns:
         SCORED, then further columns.
     Raises:
@@ -76,18 +82,25 @@ def scored(
     """
     import polars as pl
 
-    _known("judge", judges, JUDGES)
+    asked = {} if given is None else {name: given[name] for name in given.columns}
+    _known("judge", judges, (*JUDGES, *(name.removeprefix("correct_") for name in asked)))
     _known("cluster", (cluster,), CLUSTERS)
     if cluster == "cosine" and encode is None:
         raise ValueError("cosine clusters need an encoder")
     # Verdicts and clusters of an earlier scoring are not carried along.
     earlier = [name for name in SCORED.columns if name not in RESPONSES.columns]
-    frame = completed_responses(responses.drop(*earlier, *(f"correct_{judge}" for judge in JUDGES), strict=False))
-    verdicts = {judge: _verdicts(frame, judge) for judge in dict.fromkeys(judges)}
+    earlier += [f"correct_{judge}" for judge in JUDGES]
+    earlier += [name for name in responses.columns if re.fullmatch(LLM_COLUMN, name)]
+    frame = completed_responses(responses.drop(earlier, strict=False))
+    verdicts = {
+        judge: _verdicts(frame, judge) if judge in JUDGES else asked[f"correct_{judge}"]
+        for judge in dict.fromkeys(judges)
+    }
     frame = frame.with_columns(correct=verdicts[judges[0]], judge=pl.lit(judges[0]))
     frame = frame.with_columns(_cluster_columns(frame, cluster, threshold, encode, progress))
     if len(verdicts) > 1:
         frame = frame.with_columns(column.alias(f"correct_{judge}") for judge, column in verdicts.items())
+    frame = frame.with_columns(**asked)
     further = [name for name in frame.columns if name not in SCORED.columns]
     return frame.select(*SCORED.columns, *further).cast({name: kind for name, kind in SCORED.polars_schema().items()})
 
@@ -102,6 +115,7 @@ def judge_agreement(table: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     judges = [judge for judge in JUDGES if f"correct_{judge}" in table.columns]
+    judges += [name.removeprefix("correct_") for name in table.columns if re.fullmatch(r"correct_llm_\w+", name)]
     rows = []
     for judge, other in itertools.combinations(judges, 2):
         pair = table.select(a=f"correct_{judge}", b=f"correct_{other}").drop_nulls()

@@ -39,7 +39,7 @@ def compared(
     Returns:
         COMPARED; metrics, kinds of reference and methods in the order of their first rows. 95 % intervals: see
         `measures.intervals`; of `bleu`, bias-corrected and accelerated with the jackknife's acceleration. null where
-        fewer than two questions decide.
+        fewer than two questions decide, and for `bleu` where all resamples are equal: they say nothing of its spread.
     """
     import polars as pl
 
@@ -116,6 +116,8 @@ def _mean(values: Floats, draws: Floats, support: tuple[float, float]) -> Estima
     known = values[~np.isnan(values)]
     if not len(known):
         return _NONE
+    if len(known) < 2:
+        return float(known.mean()), None, None
     low, high = mean_interval(known[:, None], draws[:, None], support)
     return float(known.mean()), _known(low[0]), _known(high[0])
 
@@ -157,6 +159,9 @@ def _corpus(sums: Floats, use: npt.NDArray[np.bool_], n_bootstrap: int, seed: in
     without = statistic(total - kept[use])
     influence = (without.mean() - without)[:, None]
     resampled = np.asarray(np.round(np.concatenate([np.empty(0), *draws]), 12), dtype=np.float64)
+    seen = resampled[~np.isnan(resampled)]
+    if int(use.sum()) < 2 or not len(seen) or seen.min() == seen.max():
+        return float(estimate), None, None
     low, high = bca_interval(estimate[None], resampled[:, None], influence)
     bottom = -1.0 if sums.shape[1] == 2 else 0.0
     return float(estimate), _known(np.maximum(bottom, low[0])), _known(np.minimum(1.0, high[0]))

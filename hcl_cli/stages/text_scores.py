@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,7 +27,10 @@ from hcl_cli.schemas.contrast import TEXT_SCORES
 if TYPE_CHECKING:
     import polars as pl
 
+log = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Pair = tuple[str, str]
 BertScore = Callable[[Sequence[Pair]], Floats]
 Progress = Callable[[int, int], None]
@@ -43,6 +47,10 @@ EVALUATE = "evaluate:"
 _LIBRARY = {"bleu": ("sacrebleu", "sacrebleu"), "rouge": ("rouge_score", "rouge-score")}
 # Kind of reference -> the column that holds it, and whether that is a list.
 REFERENCES = {"best": "best_answer", "correct": "correct_answers", "incorrect": "incorrect_answers"}
+_MISSING = (
+    f"references are missing: nothing in {', '.join(REFERENCES.values())} or answers; text metrics need one of them, "
+    "as --dataset truthfulqa has, or --metrics none"
+)
 _HARNESS = ("bleu", "rouge")  # what lm-evaluation-harness takes itself
 _BLOCK = 2048  # answers whose pairs are held at once
 
@@ -102,34 +110,33 @@ def require_libraries(metrics: Sequence[str]) -> None:
 def with_references(answers: pl.DataFrame) -> dict[str, list[list[str]]]:
     """The references of every row, by kind; kinds that the table does not hold are left out.
 
-    `correct` is read from `correct_answers`, or from `answers` where that column is not there.
+    `correct` is read from `correct_answers`, or from `answers` where that column is not there. A row may have none of
+    a kind; how many do is logged.
 
     Raises:
-        BadInput: no kind at all, or a row without references of a kind that other rows have.
+        BadInput: no reference at all.
     """
     found: dict[str, list[list[str]]] = {}
     for kind, column in REFERENCES.items():
         column = "answers" if kind == "correct" and column not in answers.columns else column
         if column not in answers.columns:
             continue
-        lists = []
-        for row, value in enumerate(answers[column].to_list(), start=1):
-            given = [value] if isinstance(value, str) else value or []
-            texts = [text for text in given if text is not None and text.strip()]
-            if not texts:
-                question = shown(answers["question_id"][row - 1], 40)
-                raise BadInput(
-                    f"row {row} (question {question}), column {column}: no reference in it, at least one is needed to "
-                    "score an answer; leave the question out, or the column"
-                )
-            lists.append(texts)
-        found[kind] = lists
+        given = ([value] if isinstance(value, str) else value or [] for value in answers[column].to_list())
+        lists = [[text for text in one if text is not None and text.strip()] for one in given]
+        if without := lists.count([]):
+            log.warning("%d of %d answers have no reference in %s: left out there", without, len(lists), column)
+        if without < len(lists):
+            found[kind] = lists
     if not found:
-        raise BadInput(
-            f"references are missing: no column {', '.join(REFERENCES.values())} or answers; text metrics need one of "
-            "them, as --dataset truthfulqa has"
-        )
+        raise BadInput(_MISSING)
     return found
+
+
+def check_references(questions: pl.DataFrame) -> None:
+    """Refuse questions none of which has a reference. Raises BadInput."""
+    names = [name for name in (*REFERENCES.values(), "answers") if name in questions.columns]
+    if not any(questions[name].list.len().sum() for name in names):
+        raise BadInput(_MISSING)
 
 
 def text_scores(
@@ -142,11 +149,12 @@ def text_scores(
 ) -> pl.DataFrame:
     """Every answer under every metric, against each kind of reference.
 
-    Against `best`, `correct` and `incorrect`: the largest value over these references, as they stand in the table.
-    Where there are correct and incorrect ones, also lm-evaluation-harness's variants `max`, `diff` and `acc`
-    (`max_diff_acc`), with "I have no comment." among the correct ones. It defines them for sentence BLEU and ROUGE,
-    over references that all end in a full stop; for the other metrics, which it does not take, references stay as
-    they stand (an encoder would have to read every one twice).
+    Against `best`, `correct` and `incorrect`: the largest value over these references, as they stand in the table; an
+    answer has no row against a kind of which it has none. Where there are correct and incorrect ones, also
+    lm-evaluation-harness's variants `max`, `diff` and `acc` (`max_diff_acc`), with "I have no comment." among the
+    correct ones. It defines them for sentence BLEU and ROUGE, over references that all end in a full stop; for the
+    other metrics, which it does not take, references stay as they stand (an encoder would have to read every one
+    twice).
 
     Corpus BLEU has no value of one answer: a `bleu` row holds the answer's `counts`, from which `compared` takes it.
 
@@ -223,9 +231,11 @@ def _block_scores(
     ids = part.select("row", "model", "dataset", "question_id", "method", "sample_index")
     rows: list[pl.DataFrame] = []
 
-    def add(metric: str, against: str, value: Floats | None, counts: list[list[int]] | None = None) -> None:
+    def add(
+        metric: str, against: str, where: Ints, value: Floats | None, counts: list[list[int]] | None = None
+    ) -> None:
         rows.append(
-            ids.with_columns(
+            ids[where.tolist()].with_columns(
                 order=pl.lit(len(rows), dtype=pl.Int32),
                 metric=pl.lit(metric),
                 against=pl.lit(against),
@@ -237,38 +247,44 @@ def _block_scores(
             )
         )
 
-    harness = "correct" in lists and "incorrect" in lists
-    best: dict[str, dict[str, Floats]] = {}
-    for full_stop in (True, False):
-        wanted = dict(lists)
-        for kind in ("correct", "incorrect") if harness else ():
-            wanted[f"harness-{kind}"] = [harness_references(one, kind == "correct", full_stop) for one in lists[kind]]
-        names = [name for name in metrics if (name in _HARNESS) == full_stop]
-        best.update(_best_values(responses, wanted, names, bertscore))
+    # The answers that have references of a kind.
+    having = {kind: np.flatnonzero([bool(one) for one in given]) for kind, given in lists.items()}
+    if "correct" in lists and "incorrect" in lists:
+        having["harness"] = np.intersect1d(having["correct"], having["incorrect"])
     if "bleu" in metrics:
         for kind, given in lists.items():
-            add("bleu", kind, None, [bleu_counts(*pair) for pair in zip(responses, given, strict=True)])
+            add("bleu", kind, having[kind], None, [bleu_counts(responses[i], given[i]) for i in having[kind]])
+    best: dict[str, dict[str, Floats]] = {}
+    for full_stop in (True, False):
+        asked = {kind: [(responses[i], given[i]) for i in having[kind]] for kind, given in lists.items()}
+        for kind in ("correct", "incorrect") if "harness" in having else ():
+            asked[f"harness-{kind}"] = [
+                (responses[i], harness_references(lists[kind][i], kind == "correct", full_stop))
+                for i in having["harness"]
+            ]
+        names = [name for name in metrics if (name in _HARNESS) == full_stop]
+        best.update(_best_values(asked, names, bertscore))
     for metric, values in best.items():
         for kind in lists:
-            add(metric, kind, values[kind])
-        if harness:
+            add(metric, kind, having[kind], values[kind])
+        if "harness" in having:
             variants = max_diff_acc(values["harness-correct"], values["harness-incorrect"])
             for name, value in zip(("max", "diff", "acc"), variants, strict=True):
-                add(metric, name, value)
+                add(metric, name, having["harness"], value)
     return pl.concat(rows)
 
 
 def _best_values(
-    responses: list[str], lists: dict[str, list[list[str]]], metrics: Sequence[str], bertscore: BertScore | None
+    asked: dict[str, list[tuple[str, list[str]]]], metrics: Sequence[str], bertscore: BertScore | None
 ) -> Iterator[tuple[str, dict[str, Floats]]]:
     """Each metric's largest value over the references of each kind, [answer]; each distinct pair is scored once."""
     number: dict[Pair, int] = {}
-    members: dict[str, npt.NDArray[np.int64]] = {}
-    starts: dict[str, npt.NDArray[np.int64]] = {}
-    for kind, given in lists.items():
-        pairs = [(text, one) for text, texts in zip(responses, given, strict=True) for one in texts]
+    members: dict[str, Ints] = {}
+    starts: dict[str, Ints] = {}
+    for kind, given in asked.items():
+        pairs = [(text, one) for text, texts in given for one in texts]
         members[kind] = np.array([number.setdefault(pair, len(number)) for pair in pairs], dtype=np.int64)
-        starts[kind] = np.cumsum([0, *(len(texts) for texts in given)])[:-1]
+        starts[kind] = np.cumsum([0, *(len(texts) for _, texts in given)])[:-1]
     distinct = list(number)
     for name in metrics:
         if name == "bertscore" and bertscore is not None:
@@ -277,8 +293,14 @@ def _best_values(
             columns = np.array([_PAIR_SCORES[name](*pair) for pair in distinct], dtype=np.float64)
         table = METRICS[name][1:] if name == "bleu" else METRICS[name]
         for column, metric in enumerate(table):
-            values = columns[:, column]
-            yield metric, {kind: np.maximum.reduceat(values[members[kind]], starts[kind]) for kind in lists}
+            values = columns.reshape(len(distinct), -1)[:, column] if distinct else np.empty(0)
+            yield (
+                metric,
+                {
+                    kind: np.maximum.reduceat(values[members[kind]], starts[kind]) if len(starts[kind]) else np.empty(0)
+                    for kind in asked
+                },
+            )
 
 
 _PAIR_SCORES: dict[str, Callable[[str, str], tuple[float, ...]]] = {

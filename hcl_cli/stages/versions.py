@@ -1,6 +1,8 @@
 """The version of each stage: raised by hand in the commit that changes its rows. Light, so that a hit can read it."""
 
-VERSIONS = {"sample": 2, "score": 2, "hcb": 3, "lens": 1, "entropy": 1, "probe": 2, "dola": 2}
+VERSIONS = {
+    "sample": 2, "score": 2, "hcb": 4, "lens": 1, "entropy": 1, "probe": 2, "dola": 4, "prune": 1, "mitigate": 1,
+}  # fmt: skip
 
 # `sample` options that only add rows: shards are shared between their values.
 SAMPLE_GROWS = ("limit", "samples", "exit_layers")
@@ -19,3 +21,6 @@ PROBE_BLOCK = 128
 
 # `dola` options that only add answers.
 DOLA_GROWS = ("limit", "samples", "methods")
+# Questions of one shard of multiple choice, and its options that only add rows.
+CHOICES_BLOCK = 32
+DOLA_CHOICES_GROWS = ("limit", "methods")

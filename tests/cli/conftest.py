@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -15,28 +13,7 @@ from hcl_cli.cli import app
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call printed and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def path(self) -> Path:
-        """The one line that stdout carries."""
-        assert self.code == 0, self.err
-        assert self.out.count("\n") == 1, self.out
-        return Path(self.out.removesuffix("\n"))
-
-
-class Hcl(Protocol):
-    """Calls hcl with arguments, in a folder of its own."""
-
-    def __call__(self, *arguments: object, stdin: str | bytes = b"") -> Result: ...
+from calling import Hcl, Result
 
 
 @pytest.fixture
@@ -96,6 +73,12 @@ def planted_run(tmp_path: Path, planted_model: Path) -> list[object]:
     planted.write_questions(tmp_path / "questions.jsonl")
     (tmp_path / "prompt.txt").write_text("{question}")
     return ["sample", tmp_path / "questions.jsonl", "-m", planted_model, "--prompt", tmp_path / "prompt.txt"]
+
+
+@pytest.fixture
+def dola(planted_run: list[object]) -> list[object]:
+    """Arguments of `hcl dola` on the planted model and its questions."""
+    return ["dola", *planted_run[1:]]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Hcl, Result
+from calling import Hcl, Result
 
 
 def refused(result: Result, *words: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import planted
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 from test_surface import heavy_imports
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llm"))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Hcl
+from calling import Hcl
 
 
 @pytest.mark.parametrize(

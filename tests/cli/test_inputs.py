@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from calling import Hcl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -200,3 +201,23 @@ def test_any_bytes_are_paths_or_refused(feed: Feed, data: bytes) -> None:
         assert "\n" not in str(error)
     else:
         assert all(path.is_file() for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        (["sample", "-d", "lab", "--prompt"], ["-o"]), (["entropy", "-d", "lab", "--prompt"], ["--table"]),
+        (["lens", "text", "--prompt"], ["--table"]), (["probe", "-d", "lab-statements", "--prompt"], ["--table"]),
+        (["probe", "-d"], ["--published-table"]),
+    ],
+    ids=lambda value: " ".join(value),
+)  # fmt: skip
+def test_no_command_writes_over_a_file_that_it_reads(
+    hcl: Hcl, tmp_path: Path, command: list[str], target: list[str]
+) -> None:
+    """A prompt's file was not looked at."""
+    named = tmp_path / "named.md"
+    named.write_text("Q: {question}")
+    result = hcl(*command, named, *target, named)
+    assert result.code == 2 and f"{target[0]} {named}: is the file that is read" in result.err.splitlines()[-1]
+    assert named.read_text() == "Q: {question}"

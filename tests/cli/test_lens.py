@@ -9,7 +9,7 @@ import numpy as np
 import planted
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 from pytest import approx
 from test_bad_input import refused
 from test_surface import heavy_imports

@@ -12,7 +12,7 @@ import numpy as np
 import planted
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 
 N = 40
 TEMPERATURE, TOP_P = 1.5, 0.9

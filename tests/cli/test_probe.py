@@ -7,7 +7,7 @@ from pathlib import Path
 import planted
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 from test_surface import heavy_imports
 
 LAYERS = planted.N_LAYERS

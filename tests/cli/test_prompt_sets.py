@@ -3,7 +3,7 @@
 import json
 
 import polars as pl
-from conftest import Hcl
+from calling import Hcl
 
 
 def test_both_kinds_are_sampled_and_only_one_can_be_graded(hcl: Hcl) -> None:

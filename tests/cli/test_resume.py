@@ -12,7 +12,7 @@ from pathlib import Path
 import planted
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 
 INTERRUPTED = "hcl: interrupted; what was finished is kept, and the same command goes on from there\n"
 Spawn = Callable[..., "subprocess.Popen[bytes]"]

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Hcl
+from calling import Hcl
 
 HCL = f"{sys.executable} -m hcl_cli"
 ROW = '{"question": "a?", "answers": ["b"], "response": "b"}\n'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Hcl
+from calling import Hcl
 
 from hcl_cli import __version__
 from hcl_cli.cli import app

@@ -364,3 +364,27 @@ def test_any_bytes_give_valid_questions_or_one_line(tmp_path: Path, file: tuple[
         assert row["question_id"].strip() and row["question"].strip()
         assert all(answer.strip() for answer in row["answers"])
         assert len(set(row["answers"])) == len(row["answers"])
+
+
+def test_references_are_lists_in_every_format(tmp_path: Path) -> None:
+    """A list in a CSV cell was read as one text, so that nothing matched it."""
+    path = tmp_path / "q.csv"
+    path.write_text(
+        "question,answers,best_answer,right,incorrect_answers\n"
+        'Where?,Paris,Paris,"[""Paris"", ""In Paris""]","[""Rome"", "" "", ""Lyon"", ""Rome""]"\n'
+        "When?,1789,1789,In 1789,\n"
+    )
+    found = open_questions(str(path)).references({"correct_answers": "right"})
+    assert found.rows() == [
+        (open_questions(str(path)).load()["question_id"][0], ["Paris"], ["Paris", "In Paris"], ["Rome", "Lyon"]),
+        (open_questions(str(path)).load()["question_id"][1], ["1789"], ["In 1789"], []),
+    ]
+    assert found.columns == ["question_id", "best_answer", "correct_answers", "incorrect_answers"]
+    assert open_questions(str(path)).references().columns == ["question_id", "best_answer", "incorrect_answers"]
+    with pytest.raises(BadOption, match="--columns correct_answers=wrong: q.csv has no such column"):
+        open_questions(str(path)).references({"correct_answers": "wrong"})
+    (tmp_path / "q.jsonl").write_text(
+        '{"question": "a", "answers": "b"}\n{"question": "c", "answers": "d", "best_answer": 1}\n'
+    )
+    with pytest.raises(BadInput, match="q.jsonl, line 2, column best_answer: 1, expected text or a list of texts"):
+        open_questions(str(tmp_path / "q.jsonl")).references()

@@ -16,6 +16,7 @@ NEEDED = {
     "statements": {"statement", "label"},
     "texts": {"text"},
     "completions": {"prefix", "completion", "contradictions"},
+    "labelled": {"text_id", "text", "label"},
 }
 
 

@@ -17,6 +17,7 @@ from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused
 from hcl_cli.measures.contrast import contrasted, layer_divergence, plausible
 from hcl_cli.models import batch as batch_module
 from hcl_cli.models.contrast import (
+    VANILLA,
     ContrastCell,
     ContrastStreams,
     Method,
@@ -33,7 +34,6 @@ from hcl_cli.models.layer_entropy import readout
 
 FAMILIES = ("llama", "mistral", "qwen3", "gemma2", "phi", "gpt2", "gpt_neox", "opt", "cohere", "granite", "falcon")
 GREEDY = Sampling(temperature=0.0, stop=(), max_new_tokens=12)
-VANILLA = Method("vanilla", penalty=1.0)
 DOLA = Method("dola:0-3", (0, 1, 2, 3))
 
 
@@ -58,11 +58,14 @@ def table(streams: ContrastStreams, prompts: Sequence[Prompt], methods: Sequence
     }  # fmt: skip
 
 
-def published_answer(loaded: Any, ids: Sequence[int], candidates: Sequence[int], n: int) -> tuple[list[int], list[int]]:
+def published_answer(
+    loaded: Any, ids: Sequence[int], candidates: Sequence[int], n: int, relative_top: float = 0.1
+) -> tuple[list[int], list[int]]:
     """Greedy tokens and layers as the reference code has them, re-stated: batch 1, no cache, raw hidden states.
 
     Written from the description of the reference only: lm_head of `hidden_states`, kl_div with its arguments as they
-    are there, relative_top 0.1 with -inf and -1000, and the library's own penalty on the difference.
+    are there, relative_top with -inf and -1000 or, where it is 0, raw logits; and the library's own penalty on the
+    difference.
     """
     from transformers import RepetitionPenaltyLogitsProcessor
 
@@ -83,9 +86,13 @@ def published_answer(loaded: Any, ids: Sequence[int], candidates: Sequence[int],
         kl2 = kl_div(bases.log_softmax(-1), middle, reduction="none").mean(-1)
         layer = int((0.5 * (kl1 + kl2)).mean(-1).argmax())
         normal = final.log_softmax(-1)
-        outside = normal < normal.max(-1, keepdim=True).values + math.log(0.1)
-        base = bases[layer].log_softmax(-1).masked_fill(outside, -1000.0)
-        scores = penalise(torch.tensor([text]), normal.masked_fill(outside, -math.inf) - base)
+        if relative_top:
+            outside = normal < normal.max(-1, keepdim=True).values + math.log(relative_top)
+            base = bases[layer].log_softmax(-1).masked_fill(outside, -1000.0)
+            scores = normal.masked_fill(outside, -math.inf) - base
+        else:
+            scores = final - bases[layer]
+        scores = penalise(torch.tensor([text]), scores)
         text.append(int(scores.argmax(-1)))
         layers.append(candidates[layer])
     return text[len(ids) :], layers
@@ -113,6 +120,159 @@ def test_published_is_the_reference_code_and_vanilla_the_librarys_generate(
             )  # fmt: skip
             assert list(streams.token_ids[i]) == out[0, len(prompt.token_ids) :].tolist()
             assert streams.premature_layers[i] is None and streams.divergences[i] is None
+
+
+def test_without_alpha_the_reference_subtracts_raw_logits(tiny_model: Callable[..., Any]) -> None:
+    """Only the penalty notices the constant: with log-probabilities other answers would come out."""
+    loaded = endless(tiny_model("llama", "float64"))
+    (prompt,) = prompts_of((100,), loaded.vocab_size)
+    published = replace(as_published(DOLA), alpha=0.0)
+    methods = [published, replace(published, name="log-probabilities", raw_without_alpha=False)]
+    streams = decode_contrast(loaded, [prompt], methods, GREEDY)
+    tokens, layers = published_answer(loaded, prompt.token_ids, (0, 1, 2, 3), 12, relative_top=0.0)
+    assert list(streams.token_ids[0]) == tokens != list(streams.token_ids[1])
+    assert list(streams.premature_layers[0] or ()) == layers
+
+
+def penalised_answer(loaded: Any, ids: Sequence[int], base: int | None, alpha: float, early_mask: bool) -> list[int]:
+    """Greedy tokens with the library's penalty 3 on the last layer's logits, `base` read off the model cut there.
+
+    `early_mask`: the plausible set is that of the logits before the penalty.
+    """
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    from hcl_cli.models.exits import exit_at
+
+    penalise, text = RepetitionPenaltyLogitsProcessor(3.0), list(ids)
+    for _ in range(12):
+        given = torch.tensor([text])
+        with torch.inference_mode():
+            logits = loaded.model(given).logits[:, -1]
+            hit = penalise(given, logits.clone()).softmax(-1)
+            scores = hit.log()
+            if base is not None:
+                with exit_at(loaded.model, base) as model:
+                    scores = scores - model(given).logits[:, -1].softmax(-1).log()
+            law = logits.softmax(-1) if early_mask else hit
+            text.append(int(torch.where(law >= alpha * law.max(), scores, -math.inf).argmax()))
+    return text[len(ids) :]
+
+
+def test_a_penalty_on_logits_comes_before_the_plausible_set(tiny_model: Callable[..., Any]) -> None:
+    loaded = endless(tiny_model("llama", "float64"))
+    prompts = prompts_of((9, 100), loaded.vocab_size)
+    method = Method("static:2", (2,), alpha=0.9, penalty=3.0, penalty_on="logits")
+    streams = decode_contrast(loaded, prompts, [method], GREEDY)
+
+    def answers(**how: bool) -> list[list[int]]:
+        return [penalised_answer(loaded, one.token_ids, 2, 0.9, **how) for one in prompts]
+
+    said = answers(early_mask=False)
+    assert [list(ids) for ids in streams.token_ids] == said
+    assert said != answers(early_mask=True)
+
+
+def test_a_penalty_on_logits_by_hand() -> None:
+    """Penalty 2 on the first token makes logits (2, 1, -1) into (1, 1, -1); on log-probabilities it would double one.
+
+    Of a uniform premature layer the contrast is then the log-softmax of these and ln 3.
+    """
+    from hcl_cli.models.contrast_heads import contrast
+
+    method = Method("static:1", (1,), alpha=0.0, penalty=2.0, penalty_on="logits")
+    found = contrast(torch.tensor([[2.0, 1.0, -1.0]]), torch.zeros(1, 1, 3), method, torch.tensor([[0, 0]]))
+    total = 2 * math.e + 1 / math.e
+    np.testing.assert_allclose(found.scores[0].exp(), np.array([math.e, math.e, 1 / math.e]) / total * 3, rtol=1e-6)
+    assert found.mature is not None
+    np.testing.assert_allclose(found.mature.exp().sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(found.mature[0, 0] - found.mature[0, 1], 1, rtol=1e-6)
+
+
+def test_the_control_truncates_and_penalises_vanilla(tiny_model: Callable[..., Any]) -> None:
+    """Its plausible set is that of the unpenalised logits, as it is of a contrast."""
+    loaded = endless(tiny_model("llama", "float64"))
+    prompts = prompts_of((9, 30), loaded.vocab_size)
+    methods = parse_methods("vanilla@alpha=0.9@penalty=3,vanilla@penalty=3", 4, tied=False)
+    streams = decode_contrast(loaded, prompts, methods, GREEDY)
+    for i, alpha in ((0, 0.9), (1, 0.0)):
+        said = [penalised_answer(loaded, one.token_ids, None, alpha, early_mask=True) for one in prompts]
+        assert [list(ids) for ids in streams.token_ids[i::2]] == said
+    assert streams.token_ids[0::2] != streams.token_ids[1::2]
+    assert streams.premature_layers == [None] * 4
+
+
+def test_one_candidate_is_the_static_contrast_read_off_a_cut_model(tiny_model: Callable[..., Any]) -> None:
+    from hcl_cli.models.exits import exit_at
+
+    loaded = endless(tiny_model("llama", "float64"))
+    (prompt,) = prompts_of((7,), loaded.vocab_size)
+    (method,) = parse_methods("dola:2@penalty=1", 4, tied=False)
+    text = list(prompt.token_ids)
+    for _ in range(12):
+        given = torch.tensor([text])
+        with torch.inference_mode(), exit_at(loaded.model, 2) as cut:
+            early = cut(given).logits[:, -1].softmax(-1)
+        with torch.inference_mode():
+            late = loaded.model(given).logits[:, -1].softmax(-1)
+        text.append(int(torch.where(late >= 0.1 * late.max(), late / early, 0.0).argmax()))
+    streams = decode_contrast(loaded, [prompt], [method], GREEDY)
+    assert list(streams.token_ids[0]) == text[7:]
+    assert parse_method("static:2@penalty=1", 4) == replace(method, name="static:2@penalty=1")
+
+
+def test_of_equally_far_layers_the_lowest_is_taken() -> None:
+    from hcl_cli.models.contrast_heads import contrast
+
+    mature, far = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 2.0, 0.0]])
+    premature = torch.stack([mature, far, far])
+    assert contrast(mature, premature, Method("m", (1, 2, 3))).choice == torch.tensor([1])
+
+
+@torch.no_grad()
+def test_an_averaged_divergence_counts_answers_and_not_rows(tiny_model: Callable[..., Any]) -> None:
+    """Five samples of one question stand on one row at first, and count five times."""
+    loaded = endless(tiny_model("llama", "float64"))
+    prompts = prompts_of((4, 11, 7, 5, 9, 6), loaded.vocab_size)
+    method, once = as_published(DOLA), replace(GREEDY, max_new_tokens=1)
+    apart = []
+    for prompt in prompts:
+        states = loaded.model(torch.tensor([prompt.token_ids]), output_hidden_states=True)
+        mature = states.logits[:, -1].log_softmax(-1)
+        read = [readout(loaded.anatomy, k, norm=False)(states.hidden_states[k][:, -1]) for k in range(4)]
+        apart.append(np.array([float(layer_divergence(mature, q.log_softmax(-1), "published")) for q in read]))
+    pairs = [
+        (a, b)
+        for a in range(6)
+        for b in range(6)
+        if (5 * apart[a] + apart[b]).argmax() != (apart[a] + apart[b]).argmax()
+    ]
+    assert pairs
+    for a, b in pairs[:2]:
+        cells = [ContrastCell(a, 4, 0, 5, 0), ContrastCell(b, 4, 0, 1, 0)]
+        streams = decode_contrast(loaded, prompts, [method], once, cells=cells)
+        assert streams.premature_layers == [(int((5 * apart[a] + apart[b]).argmax()),)] * 6
+
+
+def test_little_memory_refuses_to_halve_what_is_averaged_over(tiny_model: Callable[..., Any]) -> None:
+    """Two halves would be two companies, with other answers under the same recipe."""
+    loaded = endless(tiny_model("llama", "float64"))
+    prompts = prompts_of((6, 6, 6), loaded.vocab_size)
+
+    def full(_module: Any, _args: Any, kwargs: Any) -> None:
+        raise MemoryError("no room")
+
+    handle = loaded.anatomy.decoder.register_forward_pre_hook(full, with_kwargs=True)
+    try:
+        with pytest.raises(EnvironmentRefused) as caught:
+            decode_contrast(loaded, prompts, [VANILLA, as_published(DOLA)], GREEDY)
+        assert str(caught.value) == (
+            "not enough memory on cpu for a batch of 6 answers, which cannot be halved: dola:0-3 averages over it, so "
+            "that other answers would come out; lower --batch-tokens to say what is averaged over, or use @per-row"
+        )
+        with pytest.raises(EnvironmentRefused, match="for one answer of question"):
+            decode_contrast(loaded, prompts, [VANILLA, DOLA], GREEDY)
+    finally:
+        handle.remove()
 
 
 def plain_answer(loaded: Any, ids: Sequence[int], method: Method, n: int) -> tuple[list[int], list[int], list[float]]:
@@ -155,9 +315,9 @@ def test_the_papers_method_is_its_definition_read_off_cut_models(tiny_model: Cal
 COMPANY = [
     VANILLA,
     DOLA,
-    Method("static:2", (2,), static=True),
+    Method("static:2", (2,)),
     Method("dola:0,2", (0, 2), norm=False, divergence="published", penalty_on="logits"),
-    Method("vanilla@penalty=1.3", penalty=1.3),
+    replace(VANILLA, name="vanilla@penalty=1.3", penalty=1.3),
 ]
 
 
@@ -210,7 +370,7 @@ def test_sampled_tokens_follow_the_contrasted_distribution(tiny_model: Callable[
 
     loaded = endless(tiny_model("llama", "float64"))
     prompt = prompts_of((6,), loaded.vocab_size)[0]
-    method = Method("static:2", (2,), static=True, penalty=1.0, alpha=0.02)
+    method = Method("static:2", (2,), penalty=1.0, alpha=0.02)
     once = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=1, stop=(), seed=2)
     streams = decode_contrast(loaded, [prompt], [method], once, 4000)
     with torch.inference_mode():
@@ -228,19 +388,18 @@ def test_sampled_tokens_follow_the_contrasted_distribution(tiny_model: Callable[
     np.testing.assert_allclose(streams.mean_prob, law[chosen], rtol=1e-5)
 
 
-def test_limits_of_alpha_and_of_the_number_of_candidates(tiny_model: Callable[..., Any]) -> None:
-    """alpha 1 leaves the likeliest token: vanilla. One candidate is static. alpha near 0 is alpha 0, and not 0.1."""
+def test_limits_of_alpha(tiny_model: Callable[..., Any]) -> None:
+    """alpha 1 leaves the likeliest token: vanilla. alpha near 0 is alpha 0, and not 0.1."""
     loaded = endless(tiny_model("llama", "float64"))
     prompts = prompts_of((4, 11, 7), loaded.vocab_size)
     methods = [
-        VANILLA, replace(DOLA, alpha=1.0, penalty=1.0), Method("dola:2", (2,)), Method("static:2", (2,), static=True),
+        VANILLA, replace(DOLA, alpha=1.0, penalty=1.0),
         replace(DOLA, alpha=0.0), replace(DOLA, alpha=1e-300), DOLA,
     ]  # fmt: skip
     streams = decode_contrast(loaded, prompts, methods, GREEDY)
-    by_method = [[ids for ids, of in zip(streams.token_ids, streams.method, strict=True) if of == m] for m in range(7)]
+    by_method = [[ids for ids, of in zip(streams.token_ids, streams.method, strict=True) if of == m] for m in range(5)]
     assert by_method[0] == by_method[1]
-    assert by_method[2] == by_method[3] != by_method[0]
-    assert by_method[4] == by_method[5] != by_method[6]
+    assert by_method[2] == by_method[3] != by_method[4]
 
 
 @torch.no_grad()
@@ -304,7 +463,7 @@ def test_scores_of_continuations_are_those_of_whole_texts(
     asked = [[p.token_ids for p in prompts_of(lengths, loaded.vocab_size, 9)] for lengths in ((4, 1, 6), (2,), (3, 5))][
         :n_prompts
     ]
-    methods = [VANILLA, replace(DOLA, alpha=0.01), Method("static:0", (0,), static=True, norm=False, alpha=0.0)]
+    methods = [VANILLA, replace(DOLA, alpha=0.01), Method("static:0", (0,), norm=False, alpha=0.0)]
     found = contrast_logprobs(loaded, prompts, asked, methods)
     outer = contrast_logprobs(loaded, prompts, asked, methods, outside=-math.inf, normalise_over="vocabulary")
     n_outside = 0
@@ -414,7 +573,7 @@ def test_what_cannot_be_scored_or_decoded_is_refused(tiny_model: Callable[..., A
         contrast_logprobs(loaded, [(5,) * 120], [[(5,), (5,) * 9]], [DOLA])
     with pytest.raises(BadInput, match="has no tokens"):
         decode_contrast(loaded, [Prompt("a", ())], [DOLA], GREEDY)
-    deep = Method("static:4", (4,), static=True)
+    deep = Method("static:4", (4,))
     with pytest.raises(ValueError, match=r"outside 0\.\.3"):
         decode_contrast(loaded, [Prompt("a", (5,))], [deep], GREEDY)
     with pytest.raises(ValueError, match=r"outside 0\.\.3"):
@@ -422,10 +581,10 @@ def test_what_cannot_be_scored_or_decoded_is_refused(tiny_model: Callable[..., A
 
 
 def test_names_of_methods() -> None:
-    assert parse_method("vanilla", 32) == Method("vanilla", penalty=1.0)
+    assert parse_method("vanilla", 32, defaults=DOLA) == VANILLA == Method("vanilla", alpha=0.0, penalty=1.0)
     assert parse_method("dola-high", 32) == Method("dola-high", tuple(range(16, 32, 2)))
     assert parse_method("dola:2-16:2", 32).candidates == tuple(range(2, 17, 2))
-    assert parse_method("static:16", 32) == Method("static:16", (16,), static=True)
+    assert parse_method("static:16", 32) == Method("static:16", (16,))
     published = parse_method("dola-low@published@alpha=0@penalty=1", 32)
     assert published == replace(
         as_published(Method("dola-low@published@alpha=0@penalty=1", tuple(range(0, 16, 2)))), alpha=0.0, penalty=1.0
@@ -477,6 +636,9 @@ def test_whether_embeddings_are_tied_is_seen_in_the_model(tiny_model: Callable[.
         ("dola:1@penalty=0", "--penalty 0: expected a number above 0"),
         ("dola:1@penalty-on=both", "--penalty-on both"),
         ("dola:1@best", "unknown variant 'best'"),
+        ("vanilla@norm", "'norm' means nothing for vanilla, which contrasts nothing; it takes alpha= and penalty="),
+        ("vanilla@alpha=0.1@published", "'published' means nothing for vanilla"),
+        ("vanilla@penalty-on=logits", "'penalty-on=logits' means nothing for vanilla"),
     ],
 )
 def test_names_that_are_refused(text: str, says: str) -> None:
@@ -485,3 +647,6 @@ def test_names_that_are_refused(text: str, says: str) -> None:
     assert says in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(BadOption, match="vanilla is there twice"):
         parse_methods("vanilla,dola:1,vanilla", 4, tied=False)
+    for twice in ("dola:2,1 and dola:1-2", "dola:1 and static:1", "vanilla and vanilla@penalty=1"):
+        with pytest.raises(BadOption, match=f"{twice} are one method; name it once"):
+            parse_methods(twice.replace(" and ", ",static:3,"), 4, tied=False)

@@ -25,8 +25,8 @@ def choice(method, metric="mc2", value=0.4, difference=None, constrained=False, 
 
 def settings(name, candidates=(), **other):
     """How one method decodes, as `dataclasses.asdict` of it."""
-    row = {"name": name, "candidates": candidates, "static": len(candidates) == 1, "divergence": "jsd", "norm": True}
-    row |= {"alpha": 0.1, "penalty": 1.2 if candidates else 1.0, "penalty_on": "contrasted"}
+    row = {"name": name, "candidates": candidates, "divergence": "jsd", "norm": True}
+    row |= {"alpha": 0.1 if candidates else 0.0, "penalty": 1.2 if candidates else 1.0, "penalty_on": "contrasted"}
     return row | {"average_over_batch": False} | other
 
 

@@ -125,3 +125,9 @@ def test_the_file_is_the_same_each_time_and_no_name_is_markup(tmp_path: Path):
     assert any("m$\\frac$" in text for text in texts) and "method minus $v_1$" in texts
     with pytest.raises(BadOption, match=r"^--figure .*x.gif: .*expected one of"):
         write_dola_figure(tmp_path / "x.gif", rows, against)
+
+
+def test_methods_of_which_no_difference_is_known_are_named():
+    rows = [compared("vanilla"), compared("x", difference=0.1), compared("y"), compared("z")]
+    assert "No difference from vanilla is known of y and z, not shown here." in note(dola_figure([], rows))
+    assert "No difference" not in note(dola_figure([], rows[:2]))

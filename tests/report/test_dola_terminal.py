@@ -6,13 +6,14 @@ import pytest
 from planted_dola import choice, compared, settings, study
 from rich.console import Console
 
+from hcl_cli.report.dola_settings import layer_numbers, settings_sentences
 from hcl_cli.report.dola_terminal import dola_report
-from hcl_cli.report.dola_words import comparison_sentences, comparisons_of, layer_numbers, settings_sentences
+from hcl_cli.report.dola_words import comparison_sentences, comparisons_of
 
 
-def shown(rows, notes=(), given=(), width=80, **options):
+def shown(rows, given=(), width=80, **options):
     console = Console(file=io.StringIO(), width=width, **options)
-    for renderable in dola_report(rows, notes, given):
+    for renderable in dola_report(rows, given):
         console.print(renderable)
     return console.file.getvalue()
 
@@ -116,6 +117,8 @@ def test_how_methods_decode():
         "p: the farthest of layers 1 and 2 by the published code's reversed divergence, averaged over the batch, read "
         "without the final norm, alpha 0.1, repetition penalty 1.2 on the last layer's logits.",
         "bare: the farthest of layers 2, 5 and 6 by a divergence.",
+        "dola-low and p differ from vanilla in more than the contrast, namely in the plausible set or the penalty: add "
+        "the control vanilla@alpha=0.1@penalty=1.2 to --methods to tell these apart.",
     ]  # fmt: skip
     assert layer_numbers([1, 2, 3]) == "1, 2 and 3" and layer_numbers([0, 2, 4, 7]) == "0, 2, 4 and 7"
 
@@ -130,8 +133,8 @@ def test_counts_chance_and_encoder():
 def test_names_are_no_markup_and_unknown_is_a_dash():
     unknown = dict.fromkeys(("value", "value_low", "value_high", "n_questions"))
     row = compared("[red]x[/]\n", "[b]m") | unknown
-    text = shown([row], ["a [bold]note[/]"])
-    assert "[b]m, best answer" in text and "[red]x[/]" in text and "a [bold]note[/]" in text
+    text = shown([row], [settings("a [bold]name[/]")])
+    assert "[b]m, best answer" in text and "[red]x[/]" in text and "a [bold]name[/]" in text
     assert text.splitlines()[3].split() == ["[red]x[/]", "-", "-", "-"]
     assert shown([]).strip() == "nothing to compare"
 
@@ -146,11 +149,99 @@ def test_vanilla_contrasts_nothing_and_stands_beside_every_way_of_scoring():
     assert "Were there no difference anywhere, about 0.1 of all 2" in " ".join(shown(rows).split())
 
 
-def test_answers_that_the_constraint_makes_impossible_are_counted_once():
-    counted = {"constrained": True, "n_answers": 6000, "n_excluded": 4100}
+def test_the_control_is_named_and_recognised():
+    control = settings("vanilla@penalty=1.2@alpha=0.1", alpha=0.1, penalty=1.2)
+    said = settings_sentences([settings("vanilla"), control, settings("dola-low", (0, 2))])
+    assert said[1] == "vanilla@penalty=1.2@alpha=0.1: the last layer alone, alpha 0.1, repetition penalty 1.2."
+    assert said[3:] == [
+        "vanilla@penalty=1.2@alpha=0.1 is the control of dola-low: it differs from it in the contrast alone."
+    ]
+    assert len(settings_sentences([settings("dola-low", (0, 2))])) == 1  # nothing to compare with
+    assert len(settings_sentences([settings("vanilla"), settings("x", (0, 2), alpha=0.0, penalty=1.0)])) == 2
+
+
+def test_below_multiple_choice_stands_only_what_applies_to_it():
+    """A scored token has no company and no penalty."""
+    given = [settings("vanilla"), settings("p", (1, 2), average_over_batch=True)]
+    scored = settings_sentences(given, decoded=False, scored=True)
+    assert scored == [
+        "vanilla: the last layer alone.",
+        "p: the farthest of layers 1 and 2 by the Jensen-Shannon divergence, read through the final norm, alpha 0.1.",
+        "p differs from vanilla in more than the contrast, namely in the plausible set or the penalty: add the control "
+        "vanilla@alpha=0.1 to --methods to tell these apart.",
+    ]
+    assert "In multiple choice every token has its own layer, and there is no penalty." in settings_sentences(
+        given, scored=True
+    )
+    only_choice, both = (" ".join(shown(rows, given).split()) for rows in ([choice("p")], [choice("p"), compared("p")]))
+    assert "averaged" not in only_choice and "penalty 1.2" not in only_choice
+    assert "averaged over the batch" in both and "every token has its own layer" in both
+
+
+@pytest.mark.parametrize(("n", "all_of"), [(6000, "all 6,000 answers have"), (4100, "4,100 of 6,000 answers have")])
+def test_where_most_answers_are_excluded_nothing_is_called_lower(n, all_of):
+    counted = {"constrained": True, "n_answers": 6000, "n_excluded": n}
+    rows = [choice("x", "mc1", 0.0, -0.4, outside="excluded", **counted), choice("x", "mc2", difference=0.0)]
+    sentences = said(*rows)
+    assert sentences[0] == "x cannot be told apart from vanilla in MC2, without constraint, not normalised."
+    assert sentences[1:] == [
+        f"Under x {all_of} a token outside the plausible set: with -inf outside none of these can be said, so "
+        "that values there tell little but that."
+    ]
+    assert not any(line.startswith("-") for line in shown(rows).splitlines())
+
+
+def test_answers_with_a_token_outside_are_counted_once():
+    counted = {"constrained": True, "n_answers": 6000, "n_excluded": 4100, "outside": "published"}
     rows = [choice("x", metric, difference=-0.1, **counted) for metric in ("mc1", "mc2")]
     assert said(*rows)[1:] == [
-        "With the constraint 4,100 of 6,000 answers cannot be said under x, for a token outside the plausible set: a "
-        "lower value there need not come from the contrast."
+        "Under x 4,100 of 6,000 answers have a token outside the plausible set: a lower value there need not come from "
+        "the contrast."
     ]
+    assert "lower in MC1, with constraint (-1000 outside), not normalised" in said(*rows)[0]
     assert len(said(choice("x", difference=-0.1, **counted | {"n_excluded": 0}))) == 1
+
+
+def test_a_terminal_shows_two_ways_of_multiple_choice_and_says_where_the_others_are():
+    ways = [(False, False, None), (False, True, None)]
+    ways += [(True, normalised, outside) for normalised in (False, True) for outside in ("excluded", "published")]
+    rows = [
+        choice("x", metric, constrained=constrained, normalised=normalised, outside=outside)
+        for metric in ("mc1", "factor-sum")
+        for constrained, normalised, outside in ways
+    ]
+    text = shown(rows)
+    assert [line for line in text.splitlines() if line.startswith(("MC", "FACTOR"))] == [
+        "MC1, without constraint, not normalised",
+        "MC1, with constraint (-1000 outside), not normalised",
+        "FACTOR, sum, without constraint, not normalised",
+        "FACTOR, sum, with constraint (-1000 outside), normalised",
+    ]
+    assert "8 more measures are in the table; --table FILE.csv has all" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_long_name_stays_whole_and_no_interval_is_cut(width):
+    name = "dola:16,18,20,22@published@per-row@alpha=0.05"
+    text = shown([compared("vanilla"), compared(name, difference=-0.05)], width=width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "0.300 [0.280, 0.320]" in text and "-0.050 [-0.070, -0.030]" in text and "…" not in text
+    line = next(line for line in text.splitlines() if line.lstrip(" -").startswith("dola:16"))
+    # Where a part of it has room beside its numbers, it takes further lines, broken before a variant.
+    assert (name in line) == (width != 80)
+    if width == 80:
+        assert [line.split()[0] for line in text.splitlines()[5:7]] == ["@published@per-row", "@alpha=0.05"]
+
+
+def test_ways_of_multiple_choice_have_one_order_whichever_method_comes_first():
+    """A vanilla that truncates knows the constrained ways alone, and stood first."""
+    rows = [choice("vanilla@alpha=0.1", constrained=True, difference=0.1), choice("x"), compared("x")]
+    names = [cell[:3] for cell in comparisons_of(rows)[0].cells]
+    assert names == [("bleu", "best", None), ("mc2", None, False), ("mc2", None, True)]
+
+
+def test_methods_have_one_order_in_all_measures():
+    plain = {"constrained": None, "normalised": None}
+    rows = [compared("x"), compared("vanilla"), choice("x"), choice("vanilla", **plain)]
+    (comparison,) = comparisons_of(rows)
+    assert [[row["method"] for row in own] for own in comparison.cells.values()] == [["x", "vanilla"]] * 2

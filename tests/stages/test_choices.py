@@ -19,11 +19,12 @@ from hcl_cli.artifacts.parquet import conform
 from hcl_cli.data.completions import open_choices, open_completions
 from hcl_cli.data.truthfulqa_prompt import open_shots
 from hcl_cli.errors import BadInput
-from hcl_cli.models.contrast import Method, parse_method
+from hcl_cli.models.contrast import VANILLA, Method, parse_method
 from hcl_cli.models.load import load_model
 from hcl_cli.schemas import CHOICES, CHOICES_COMPARED
 from hcl_cli.stages.choices import (
     Choice,
+    check_choices,
     choice_rows,
     choice_summary,
     closed,
@@ -35,7 +36,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 import planted
 
 Tiny = Callable[..., Any]
-VANILLA = Method("vanilla", penalty=1.0)
 FAMILIES = ["llama", "mistral", "gemma2", "gemma3_text", "gpt2", "opt", "cohere", "granite", "mixtral", "falcon"]
 PROMPT = "Question: What is the capital of France?\nAnswer:"
 ASKED = [
@@ -105,8 +105,9 @@ def test_a_contrast_says_what_no_layer_does_and_the_constraint_takes_it_back(sma
     found = scored(small, asked, [VANILLA, parse_method("static:1", 4)], normalised=[False])
     assert values(found, method="vanilla") == [0.0, approx(math.exp(total("rome", "ask-hard")), abs=1e-4), 0.0]
     assert values(found, constrained=False, metric="mc1") == [1.0]
-    assert values(found, constrained=True) == [0.0, 0.0, 0.0]
-    assert found.filter(constrained=True)["n_excluded"].to_list() == [1, 1, 1]
+    assert values(found, outside="excluded") == [0.0, 0.0, 0.0]
+    assert values(found, outside="published") == [0.0, 0.0, 0.0]
+    assert found.filter(constrained=True)["n_excluded"].to_list() == [1] * 6
     assert found.filter(constrained=False)["n_excluded"].null_count() == 3
     assert set(found["n_answers"]) == {3}
 
@@ -147,17 +148,61 @@ def test_normalised_over_the_plausible_set_or_as_published_over_the_vocabulary(s
     choice = Choice("one", "ask-one", ("lyon",), ("rome </s>", "green"))  # green is excluded
     method = parse_method("static:1@alpha=0.00001", 4)
     found = scored(small, [choice], [method], constrained=[True], normalised=[True], published=published)
-    assert values(found, metric="mc2") == [approx(true / (true + false), abs=2e-4)]
+    assert values(found, metric="mc2") == [approx(true / (true + false), abs=2e-4)] * 2
     assert set(found["n_excluded"]) == {1}
+    assert published == bool(values(found, metric="mc2-published"))
 
 
 def test_where_every_answer_is_excluded(small: Any) -> None:
-    nothing = Choice("none", "ask-one", ("green",), ("blue", "red"))
-    method = parse_method("static:1", 4)
-    assert values(scored(small, [nothing], [method], constrained=[True]), metric="mc2") == [None, None]
-    published = scored(small, [nothing], [method], constrained=[True], normalised=[True], published=True)
-    assert values(published) == [0.0, approx(1 / 3), 0.0]  # three times -1000
-    assert set(published["n_excluded"]) == {3}
+    """Excluded, nothing is said of the question; with -1000 a token, the answer with fewer of them wins."""
+    nothing = Choice("none", "ask-one", ("green",), ("blue red", "red"))
+    found = scored(small, [nothing], [parse_method("static:1", 4)], normalised=[True])
+    assert values(found, outside="excluded") == [0.0, None, 0.0]
+    assert values(found, outside="published") == [0.0, approx(1 / 2), 0.0]  # -1000, -2000 and -1000
+    assert set(found.filter(constrained=True)["n_excluded"]) == {3}
+    asked = replace(nothing, false=("blue red",))
+    for outside, first in (("excluded", 0.0), ("published", 1.0)):
+        ours = scored(small, [asked], [parse_method("static:1", 4)], constrained=[True], normalised=[True])
+        assert values(ours, outside=outside, metric="mc1") == [first]
+
+
+def test_the_published_mc2_halves_scores_until_none_underflows(small: Any) -> None:
+    """-1000 against -2000 and -1000; halved once, e^-500 is there on both sides and e^-1000 is not: 1/2."""
+    asked = Choice("none", "ask-one", ("green",), ("blue red", "red"))
+    found = scored(small, [asked], [VANILLA, parse_method("static:1", 4)], published=True, normalised=[True])
+    mine = found.filter(metric="mc2-published", outside="published")["value"].to_list()
+    assert mine == [approx(1 / 2)]
+    true, false = [total("green", "ask-one")], [total(one, "ask-one") for one in asked.false]
+    share = math.exp(true[0]) / sum(map(math.exp, true + false))
+    assert values(found, method="vanilla", metric="mc2-published") == [approx(share, abs=2e-4)]
+
+
+def test_a_vanilla_that_truncates_is_scored_with_its_constraint(small: Any) -> None:
+    """Normalised or not, plausible answers of one token share what the last layer gives them."""
+    control = parse_method("vanilla@alpha=0.1", 4)
+    after = law(4, "ask-one")
+    inside = [word for word in planted.WORDS if after[word] >= max(after.values()) + math.log(0.1)]
+    assert "paris" in inside and "green" not in inside
+    asked = Choice("one", "ask-one", (inside[0],), ("green", inside[-1]))
+    found = scored(small, [asked], [control, VANILLA])
+    assert found.filter(method="vanilla@alpha=0.1")["constrained"].unique().to_list() == [True]
+    share = math.exp(after[inside[0]]) / (math.exp(after[inside[0]]) + math.exp(after[inside[-1]]))
+    for normalised in (False, True):
+        mine = values(found, method="vanilla@alpha=0.1", outside="excluded", normalised=normalised, metric="mc2")
+        assert mine == [approx(share, abs=2e-4)]
+    assert set(found.filter(method="vanilla@alpha=0.1")["n_excluded"]) == {1}
+
+
+def test_a_text_that_is_too_long_for_factor_is_left_out_and_counted(tiny_model: Tiny) -> None:
+    loaded = tiny_model("llama")
+    long = replace(ASKED[0], question_id="long", text="word " * 200)
+    short = scored(loaded, ASKED, [VANILLA], "factor")
+    found = scored(loaded, [ASKED[0], long, ASKED[1]], [VANILLA], "factor")
+    assert found.filter(~pl.col("too_long")).equals(short)
+    assert values(found, question_id="long") == [None, None] and not short["too_long"].any()
+    assert set(choice_summary(found)["n_too_long"]) == {1} and set(choice_summary(found)["n_questions"]) == {2}
+    alone = scored(loaded, [long], [VANILLA], "factor")
+    assert set(alone["too_long"]) == {True}
 
 
 # --------------------------------------------------------------------------------------------- against a plain loop
@@ -196,7 +241,7 @@ def test_company_changes_nothing(tiny_model: Tiny) -> None:
     loaded = tiny_model("mistral", "float64")
     methods = [VANILLA, parse_method("dola:0-3", 4), parse_method("dola-low@published", 4)]
     together = scored(loaded, ASKED, methods)
-    assert set(together["constrained"]) == {None, False, True} and together.height == 2 * 3 * (1 + 4 + 4)
+    assert set(together["constrained"]) == {None, False, True} and together.height == 2 * 3 * (1 + 6 + 6)
     alone = pl.concat([scored(loaded, [one], methods) for one in ASKED])
     turned = [replace(one, true=one.true[::-1], false=one.false[::-1], best=1 - one.best) for one in ASKED]
     for other in (alone, scored(loaded, turned, methods)):
@@ -247,9 +292,13 @@ def test_factor_as_it_stands_and_tidied() -> None:
     ],
 )
 def test_what_cannot_be_scored(tiny_model: Tiny, change: dict[str, Any], says: str) -> None:
+    asked = [ASKED[1], replace(ASKED[0], **change)]
     with pytest.raises(BadInput) as caught:
-        scored(tiny_model("llama"), [replace(ASKED[0], **change), ASKED[1]], [VANILLA])
+        scored(tiny_model("llama"), asked, [VANILLA])
     assert says in str(caught.value) and str(caught.value).isprintable()
+    with pytest.raises(BadInput) as early:
+        check_choices(tiny_model("llama"), asked, kind="mc", dataset="d")
+    assert str(early.value) == str(caught.value)
 
 
 def test_no_questions_and_nothing_to_read(tiny_model: Tiny, small: Any) -> None:
@@ -263,7 +312,7 @@ def test_no_questions_and_nothing_to_read(tiny_model: Tiny, small: Any) -> None:
 
 def test_a_prompt_that_ends_in_a_blank_is_told(tiny_model: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        scored(tiny_model("llama"), [replace(ASKED[0], text=f"{PROMPT} ")], [VANILLA])
+        check_choices(tiny_model("llama"), [replace(ASKED[0], text=f"{PROMPT} ")], kind="mc", dataset="d")
     assert "would join the end of the prompt with" in caplog.text and "of 5 answers" in caplog.text
 
 
@@ -277,6 +326,7 @@ def made(
     columns = {
         "model": ["m"] * n, "dataset": ["d"] * n, "question_id": [f"q{i}" for i in range(n)], "method": [method] * n,
         "constrained": [way[0] if way else None] * n, "normalised": [way[1] if way else None] * n,
+        "outside": ["excluded" if way and way[0] else None] * n, "too_long": [False] * n,
         "metric": ["mc2"] * n, "value": list(values), "n_answers": [5] * n,
         "n_excluded": [2 if way and way[0] else None] * n,
     }  # fmt: skip

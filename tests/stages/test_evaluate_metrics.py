@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hcl_cli.errors import BadInput, BadOption, EnvironmentRefused
 from hcl_cli.metrics import MODULES, module_folder
 from hcl_cli.schemas import COMPARED
 from hcl_cli.stages import evaluate_metrics as stage
-from hcl_cli.stages.evaluate_metrics import evaluate_compared, evaluate_metric
+from hcl_cli.stages.evaluate_metrics import evaluate_compared, evaluate_metric, metric_identity
 
 ANSWERS = ["the cat sat on the mat", "a dog"]
 SINGLE = ["the cat sat on the mat today", "a dog barks"]
@@ -39,8 +40,13 @@ class StandIn:
 
     def compute(self, **given: Any) -> dict[str, Any]:
         self.asked.append(given)
+        print("loading ...")
         if "" in given["predictions"]:
             raise ValueError("an empty text\nand more")
+        if "zero" in given["predictions"]:
+            raise ZeroDivisionError("float division by zero")
+        if "device" in given["predictions"]:
+            raise RuntimeError("no device")
         if "nothing" in given["predictions"]:
             return {"name": "none", "undefined": math.nan}
         length = float(np.mean([len(text) for text in given["predictions"]]))
@@ -69,6 +75,8 @@ def test_numbers_of_a_metric(stand_in: StandIn) -> None:
     [
         ([], "--metrics evaluate:mine: no answers to score; expected at least one"),
         ([""], "--metrics evaluate:mine: the metric failed on 1 answers .ValueError: an empty text.; expected one for"),
+        (["zero"], "the metric failed on 1 answers .ZeroDivisionError: float division by zero.; expected"),
+        (["device"], "the metric failed on 1 answers .RuntimeError: no device.; expected"),
         (["nothing"], "--metrics evaluate:mine: it gave no number"),
     ],
 )
@@ -76,6 +84,30 @@ def test_refusals_are_one_line(stand_in: StandIn, answers: list[str], message: s
     with pytest.raises(BadInput, match=message) as error:
         evaluate_metric("mine", answers, ["x"] * len(answers))
     assert "\n" not in str(error.value)
+
+
+def test_a_metric_that_prints_does_not_write_to_stdout(stand_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate_metric("mine", ["ab"], ["x"])
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "loading ...\n")
+
+
+def test_a_metrics_identity_is_its_scripts_and_the_librarys_version(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "mine.py").write_text("one")
+    (folder / "README.md").write_text("words")
+    first = metric_identity(str(folder))
+    assert first is not None and first.startswith("sha256:") and f"evaluate {version('evaluate')}" in first
+    assert metric_identity(str(folder / "mine.py")) == first
+    (folder / "README.md").write_text("other words")
+    assert metric_identity(str(folder)) == first
+    (folder / "helper.py").write_text("two")  # which the script may import
+    second = metric_identity(str(folder))
+    (folder / "mine.py").write_text("three")
+    assert len({first, second, metric_identity(str(folder))}) == 3
+    assert metric_identity("hcl_bleu") is not None and metric_identity("bleu") is None
+    assert metric_identity(str(tmp_path / "nowhere")) is None
 
 
 def frame() -> pl.DataFrame:

@@ -152,3 +152,21 @@ def test_rows_may_come_in_any_order() -> None:
     scores = scores_of({method: {f"q{i}": [float(draw.random())] for i in range(30)} for method in ("vanilla", "dola")})
     table = compared(scores, n_bootstrap=100).sort("method")
     assert compared(scores.sample(fraction=1, shuffle=True, seed=3), n_bootstrap=100).sort("method").equals(table)
+
+
+def test_where_resamples_cannot_differ_there_is_no_interval() -> None:
+    """Corpus BLEU without a matched 4-gram is 0 in every resample: [0, 0] would claim to know it. One question decides
+    nothing either, whatever the metric."""
+    answers = pl.DataFrame({"question_id": list("abc"), "method": ["vanilla"] * 3, "sample_index": [0] * 3})
+    answers = answers.with_columns(response=pl.lit("in the city"), best_answer=pl.lit("at the river of it"))
+    (row,) = compared(text_scores(answers, ["bleu"]), n_bootstrap=100).filter(metric="bleu").rows(named=True)
+    assert (row["value"], row["value_low"], row["value_high"], row["n_questions"]) == (0.0, None, None, 3)
+    one = compared(scores_of({"vanilla": {"a": [0.5]}, "dola": {"a": [0.75]}}, "token-f1"), n_bootstrap=100)
+    assert one["value"].to_list() == [0.5, 0.75] and one["difference"].to_list() == [None, 0.25]
+    for name in ("value_low", "value_high", "difference_low", "difference_high"):
+        assert one[name].null_count() == 2
+
+
+def test_the_encoder_goes_on_to_the_comparison() -> None:
+    scores = scores_of({"vanilla": {"a": [0.5], "b": [0.1]}}, "bertscore").with_columns(encoder=pl.lit("mini layer 6"))
+    assert compared(scores, n_bootstrap=20)["encoder"].to_list() == ["mini layer 6"]

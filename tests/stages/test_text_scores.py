@@ -127,14 +127,31 @@ def test_a_set_with_accepted_answers_only() -> None:
     assert scores.select("against", "value").rows() == [("correct", 1.0)]
 
 
+def test_a_question_without_a_kind_of_reference_is_left_out_of_that_kind_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`incorrect_answers: []` says nothing about the metrics that read correct ones."""
+    whole = text_scores(frame({}, {"question_id": "q2"}), ["bleu", "f1"])
+    scores = text_scores(frame({}, {"question_id": "q2", "incorrect_answers": []}), ["bleu", "f1"])
+    kept = {"best", "correct"}
+    of_q2 = scores.filter(question_id="q2")
+    assert set(of_q2["against"]) == kept and of_q2["metric"].n_unique() == 3
+    assert scores.filter(question_id="q1").equals(whole.filter(question_id="q1"))
+    assert of_q2.equals(whole.filter(pl.col("question_id") == "q2", pl.col("against").is_in(kept)))
+    assert caplog.messages == ["1 of 2 answers have no reference in incorrect_answers: left out there"]
+    nowhere = text_scores(frame({"incorrect_answers": []}), ["f1"])
+    assert set(nowhere["against"]) == kept
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
         (frame().clear(), "no answers to score"),
-        (frame().drop("best_answer", "correct_answers", "incorrect_answers"), "references are missing: no column best"),
-        (frame({}, {"question_id": "q2", "correct_answers": []}), r"row 2 \(question q2\), column correct_answers: no"),
-        (frame({}, {"question_id": "q2", "best_answer": None}), r"row 2 \(question q2\), column best_answer: no"),
-        (frame({"incorrect_answers": [" "]}), r"row 1 \(question q1\), column incorrect_answers: no reference"),
+        (
+            frame().drop("best_answer", "correct_answers", "incorrect_answers"),
+            "references are missing: nothing",
+        ),
+        (frame({"best_answer": " ", "correct_answers": [], "incorrect_answers": None}), "references are missing"),
         (frame().drop("method"), "column method is missing"),
         (frame({}, {"question_id": "q2", "response": None}), "row 2, column response: null"),
         (frame({}, {}), r"row 2: question, method and sample \(q1, vanilla, 0\) stand in another row too"),
