@@ -72,10 +72,14 @@ smoke-offline: $(READY) ## the pipeline on the lab model and on a random model w
 	done
 
 TABLE_MODEL := $(or $(MODEL),facebook/layerskip-llama3.2-1B)
-table-hcb: $(READY) ## HCB per exit layer as published: MODEL=facebook/layerskip-llama3.2-1B DATASET=triviaqa, n = 50
+# What the paper describes, what its published script ran, or both in one table and figure.
+TABLE_STRATEGIES := $(if $(filter both,$(STRATEGY)),early-exit self-speculative,$(or $(STRATEGY),early-exit))
+table-hcb: $(READY) ## HCB per exit layer as published: MODEL=... DATASET=triviaqa, n = 50, STRATEGY=early-exit|self-speculative|both
 	@mkdir -p tables figures
-	$(HCL) sample -m '$(TABLE_MODEL)' -d '$(or $(DATASET),triviaqa)' $(if $(LIMIT),--limit $(LIMIT)) -n $(or $(SAMPLES),50) \
-	  --exit-layers all | $(HCL) score | $(HCL) hcb --weights figure --table tables/hcb.md --figure figures/hcb.svg
+	for strategy in $(TABLE_STRATEGIES); do \
+	  $(HCL) sample -m '$(TABLE_MODEL)' -d '$(or $(DATASET),triviaqa)' $(if $(LIMIT),--limit $(LIMIT)) \
+	    -n $(or $(SAMPLES),50) --exit-layers all --strategy $$strategy | $(HCL) score; \
+	done | $(HCL) hcb - --weights figure --table tables/hcb.md --figure figures/hcb.svg
 	@echo "tables/hcb.md figures/hcb.svg"
 
 PROBE_MODEL := $(or $(MODEL),meta-llama/Llama-2-7b-chat-hf)

@@ -118,7 +118,21 @@ SeedOpt = Annotated[
                  help="Names the random numbers.", rich_help_panel=RUN_PANEL),
 ]  # fmt: skip
 
-StrategyOpt = Annotated[str, typer.Option("--strategy", help="early-exit: every token from the exit layer.")]
+STRATEGIES = ("early-exit", "self-speculative")
+StrategyOpt = Annotated[
+    str,
+    typer.Option(
+        "--strategy",
+        help="early-exit: every token from the exit layer; self-speculative: drafts of the exit layer, verified by the "
+        "full model, whose law the answers follow.",
+    ),
+]
+DraftTokensOpt = Annotated[
+    int | None,
+    typer.Option("--draft-tokens", metavar="N", show_default="6",
+                 callback=natural("--draft-tokens", 1, 64, "expected 1 to 64"),
+                 help="Longest draft of self-speculative."),
+]  # fmt: skip
 PromptOpt = Annotated[
     str, typer.Option("--prompt", metavar="PROMPT", help="plain, published, chat, raw, or a file with {question}.")
 ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hcl_cli.artifacts.store import Block
 
 DEFAULT_BATCH_TOKENS = 1 << 20  # models.decode.DEFAULT_BATCH_TOKENS, which would import torch
+DRAFT_TOKENS = 6  # models.speculative.DRAFT_TOKENS, likewise
 _PLAIN_STOP = "\\n"
 # As it is written down: under sdpa the engine's own attention reads each prompt where it is stored once.
 _ATTENTION = {"sdpa": "sdpa, shared prompt", "eager": "eager"}
@@ -40,6 +41,7 @@ def sample(
     top_k: opt.TopKOpt = 0,
     max_new_tokens: opt.MaxNewTokensOpt = 50,
     strategy: opt.StrategyOpt = "early-exit",
+    draft_tokens: opt.DraftTokensOpt = None,
     prompt: opt.PromptOpt = "plain",
     stop: opt.StopOpt = None,
     clean: opt.CleanOpt = "plain",
@@ -69,7 +71,10 @@ def sample(
     from hcl_cli.data.questions import open_questions, parse_columns
 
     session = Session("sample", store, force, no_cache, dry_run, output, as_json, quiet, verbose, device)
-    opt.one_of("--strategy", strategy, ("early-exit",))
+    opt.one_of("--strategy", strategy, opt.STRATEGIES)
+    if strategy == "early-exit" and draft_tokens is not None:
+        raise BadOption(f"--draft-tokens {draft_tokens}: early exit drafts nothing; add --strategy self-speculative")
+    drafts = None if strategy == "early-exit" else draft_tokens or DRAFT_TOKENS
     opt.one_of("--clean", clean, ("plain", "published"))
     opt.one_of("--long-prompts", long_prompts, ("refuse", "truncate"))
     check_model_options(model, attention, trust_remote_code)
@@ -97,6 +102,7 @@ def sample(
         options={
             "exit_layers": list(layers), "samples": samples, "limit": n_questions, "temperature": temperature,
             "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens, "strategy": strategy,
+            **({} if drafts is None else {"draft_tokens": drafts}),
             "prompt": template.identity, "stop": list(stops), "clean": clean, "long_prompts": long_prompts,
             "seed": seed, "batch_tokens": batch_tokens, "columns": opt.spelled(mapping or {}),
             "block_questions": SAMPLE_BLOCK_QUESTIONS,
@@ -106,7 +112,7 @@ def sample(
             **choice.identities, "data": source.identity, "data_name": source.name,
         },
         dtype=choice.dtype,
-        attention=_ATTENTION[choice.attention],
+        attention=_ATTENTION[choice.attention] if drafts is None else choice.attention,
         grows=SAMPLE_GROWS,
     )  # fmt: skip
 
@@ -137,7 +143,7 @@ def sample(
             Protocol(
                 render=lambda question: template.render(question, loaded.tokenizer),
                 special_tokens=not template.is_chat, clean=clean, truncate=long_prompts == "truncate",
-                batch_tokens=batch_tokens,
+                batch_tokens=batch_tokens, draft_tokens=drafts,
             ),
             model=reference.name,
             dataset=source.name,

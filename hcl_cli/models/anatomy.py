@@ -114,3 +114,9 @@ def relative_costs(anatomy: Anatomy) -> list[float]:
     head = sum(weight.numel() for weight in anatomy.unembedding.parameters())
     full = sum(blocks) + head
     return [(sum(blocks[:layer]) + head) / full for layer in range(1, len(blocks) + 1)]
+
+
+def head_share(anatomy: Anatomy) -> float:
+    """FLOPs of the head as a share of the full model's, counted as in `relative_costs`."""
+    head = sum(weight.numel() for weight in anatomy.unembedding.parameters())
+    return head / (head + sum(weight.numel() for block in anatomy.blocks for weight in block.parameters()))

@@ -95,7 +95,7 @@ def decode(
                 finished.append(done)
                 if progress is not None:
                     progress(len(done.prompt))
-    return _collect(loaded, cells, finished, sampling)
+    return collected(loaded, cells, finished, sampling)
 
 
 def run_or_halve(
@@ -178,7 +178,7 @@ def check_prompts(loaded: LoadedModel, prompts: Sequence[Prompt], cells: Sequenc
             )
 
 
-def _collect(loaded: LoadedModel, cells: Sequence[Cell], finished: Sequence[Finished], sampling: Sampling) -> Streams:
+def collected(loaded: LoadedModel, cells: Sequence[Cell], finished: Sequence[Finished], sampling: Sampling) -> Streams:
     """Bring the batches' streams into the order of the cells and decode their text."""
     wanted = [
         np.concatenate([np.full(c.stop - c.first, value(c)) for c in cells] or [np.zeros(0, int)])
@@ -207,6 +207,7 @@ def _collect(loaded: LoadedModel, cells: Sequence[Cell], finished: Sequence[Fini
         mean_prob=(joined("sum_prob")[order] / n_tokens).astype(np.float32),
         mean_logprob=(joined("sum_logprob")[order] / n_tokens).astype(np.float32),
         mean_max_prob=(joined("sum_max_prob")[order] / n_tokens).astype(np.float32),
+        **{name: joined(name).astype(np.int32)[order] for name in ("drafted", "accepted_drafts", "verifications")},
     )
 
 

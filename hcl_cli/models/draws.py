@@ -22,6 +22,8 @@ SMALL_VOCABULARY = 8192
 CACHED = 1 << 18  # numbers worked on at a time on a CPU: what its second-level cache holds
 LAZY_ROUNDS = 3  # rounds of attempts before the nucleus of a row is found by sorting
 
+Steps = int | NDArray[np.int64]  # the position of a token in its answer: one for all streams, or one for each
+
 # Purposes: separate streams of numbers under one address.
 DRAW, DRAFT, ACCEPTANCE, RESIDUAL = range(4)
 
@@ -78,13 +80,14 @@ class Addresses:
     seed: int
 
     def uniforms(
-        self, streams: NDArray[np.int64], step: int, attempt: int, attempts: int, purpose: int = DRAW
+        self, streams: NDArray[np.int64], step: Steps, attempt: int, attempts: int, purpose: int = DRAW
     ) -> NDArray[np.float64]:
         """[stream, attempt] numbers in [0, 1) with 53 random bits, attempts `attempt` .. `attempt + attempts - 1`."""
+        steps = np.broadcast_to(np.asarray(step, dtype=np.uint32), streams.shape)
         tries = np.arange(attempt, attempt + attempts, dtype=np.uint32)[None, :]
         counter = (
             self.sample[streams][:, None],
-            (np.uint32(step << 16) | self.exit_layer[streams])[:, None],
+            ((steps << np.uint32(16)) | self.exit_layer[streams])[:, None],
             (tries << np.uint32(8)) | np.uint32(purpose),
             np.full((1, 1), self.seed, dtype=np.uint32),
         )
@@ -230,11 +233,12 @@ def draw_tokens(
     row: NDArray[np.int64],
     addresses: Addresses,
     streams: NDArray[np.int64],
-    step: int,
+    step: Steps,
     *,
     temperature: float,
     top_p: float,
     top_k: int,
+    purpose: int = DRAW,
 ) -> Drawn:
     """One token for each stream from the distribution of its row.
 
@@ -247,7 +251,8 @@ def draw_tokens(
         logits: [row, vocab], any real dtype; computed in float64 if it is float64, else float32; sums in float64.
         row: [stream] the row of each stream.
         addresses, streams: whose random numbers are used: `addresses` of the streams numbered `streams`.
-        step: position of the token in the answer, from 0; below 65536.
+        step: position of the token in the answer, from 0; below 65536. One for all streams, or [stream].
+        purpose: which of the numbers under the address.
     Raises:
         FloatingPointError: a row without a finite largest logit, or with NaN: no distribution to draw from.
     """
@@ -273,7 +278,8 @@ def draw_tokens(
         waiting = np.arange(len(row))
         attempt, attempts, rounds = 0, 1, 0
         while len(waiting):
-            uniform = addresses.uniforms(streams[waiting], step, attempt, attempts)
+            at = step if isinstance(step, int) else step[waiting]
+            uniform = addresses.uniforms(streams[waiting], at, attempt, attempts, purpose)
             index = torch.from_numpy(waiting).to(device)
             rows = where[index].repeat_interleave(attempts)
             found = candidates.token(rows, torch.from_numpy(uniform.reshape(-1)).to(device))

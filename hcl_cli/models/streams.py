@@ -64,6 +64,8 @@ class Streams:
         n_tokens: length of `token_ids`.
         mean_prob, mean_logprob, mean_max_prob: means over tokens of the chosen token's probability, its logarithm
             in nats, and the likeliest token's probability, all before temperature, top-k and top-p; float32.
+        drafted, accepted_drafts, verifications: drafts that were made and, of these, emitted; passes of the full model.
+            All 0 where nothing is drafted.
     """
 
     prompt: NDArray[np.int32]
@@ -76,6 +78,9 @@ class Streams:
     mean_prob: NDArray[np.float32]
     mean_logprob: NDArray[np.float32]
     mean_max_prob: NDArray[np.float32]
+    drafted: NDArray[np.int32]
+    accepted_drafts: NDArray[np.int32]
+    verifications: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.text)
@@ -94,6 +99,9 @@ class Finished:
     sum_prob: NDArray[np.float64]
     sum_logprob: NDArray[np.float64]
     sum_max_prob: NDArray[np.float64]
+    drafted: NDArray[np.int64]
+    accepted_drafts: NDArray[np.int64]
+    verifications: NDArray[np.int64]
 
 
 def empty_columns(cells: Sequence[Cell], max_new_tokens: int) -> Finished:
@@ -110,6 +118,9 @@ def empty_columns(cells: Sequence[Cell], max_new_tokens: int) -> Finished:
         sum_prob=np.zeros(total),
         sum_logprob=np.zeros(total),
         sum_max_prob=np.zeros(total),
+        drafted=np.zeros(total, dtype=np.int64),
+        accepted_drafts=np.zeros(total, dtype=np.int64),
+        verifications=np.zeros(total, dtype=np.int64),
     )
 
 

@@ -23,7 +23,7 @@ _COLUMNS = (
 )
 _SENTENCES = (
     "best_layer", "best_method", "best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation",
-    "best_confidence_lead",
+    "best_confidence_lead", "drafts_accepted",
 )  # fmt: skip
 _OF_ALL = ("correlation_over_curves", "best_depth_agreement", "formula", "resamples")
 

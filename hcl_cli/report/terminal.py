@@ -14,7 +14,10 @@ from hcl_cli.report.labels import CurveRows, Row, counts, curves_of, number, of_
 
 WIDE = 110  # columns from which there is room for more than the three rates
 
-_SENTENCES = ("best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation", "best_confidence_lead")
+_SENTENCES = (
+    "drafts_accepted", "best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation",
+    "best_confidence_lead",
+)  # fmt: skip
 _OF_ALL = ("correlation_over_curves", "best_depth_agreement")
 
 

@@ -18,7 +18,7 @@ QUESTIONS = Table(
 _RESPONSE_COLUMNS = {
     "model": "string",  # Hub name, or the last part of a folder's name
     "dataset": "string",  # built-in or Hub name, or the last part of a file's name
-    "strategy": "string",  # "early-exit"
+    "strategy": "string",  # early-exit | self-speculative; contrast from `dola`
     "method": "string",  # null unless from `dola`
     "temperature": "float64",
     "top_p": "float64",
@@ -34,9 +34,10 @@ _RESPONSE_COLUMNS = {
     "mean_prob": "float32",  # mean over tokens of the chosen token's probability before temperature and top-p
     "mean_logprob": "float32",  # the same in nats; <= 0
     "mean_max_prob": "float32",  # mean over tokens of the likeliest token's probability
-    "drafted": "int32",  # null for early exit
-    "accepted_drafts": "int32",  # null for early exit
-    "relative_cost": "float64",  # FLOPs per token of this exit (blocks plus head) as a share of the full model's
+    "drafted": "int32",  # draft tokens made by the exit layer; null for early exit, as are the next two
+    "accepted_drafts": "int32",  # of these, how many are tokens of the answer
+    "verifications": "int32",  # passes of the full model
+    "relative_cost": "float64",  # FLOPs per token (blocks plus head) as a share of the full model's
 }
 
 _RESPONSE_KEY = (
@@ -118,6 +119,8 @@ LAYERS = Table(
         "n_creativity_questions": "int32",  # questions that creativity_raw averages over
         **with_intervals("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence"),
         "relative_cost": "float64",  # blocks plus head as a share of the full model's FLOPs; null if unknown
+        "acceptance_rate": "float64",  # share of drafts that the full model accepted; null unless self-speculative
+        "tokens_per_verification": "float64",  # tokens of the answers per pass of the full model; null likewise
         "p_best": "float64",  # share of resamples in which the layer wins
         "is_best": "bool",
         "in_best_set": "bool",  # cannot be told apart from the best layer (simultaneous 95 % band)

@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 GROUP = ("model", "dataset", "strategy", "method", "temperature", "top_p")
 METHOD = GROUP.index("method")
+_DRAFTING = ("n_tokens", "drafted", "accepted_drafts", "verifications")
 BASELINE = "vanilla"  # the method that others are measured against
 DIVERSITIES = {"clusters": cluster_count, "rarefied": rarefied_count, "entropy": cluster_entropy}
 
@@ -54,7 +55,8 @@ class Curve:
             everywhere if the answers were not clustered.
         confidence: [question, layer], mean of `mean_prob`; NaN in a whole row where some layer has none.
         n_samples, n_graded: [layer], over all questions.
-        relative_cost: one per layer, None if unknown.
+        relative_cost: one per layer, the mean over answers; None if unknown.
+        acceptance_rate, tokens_per_verification: one per layer, over all answers; None where nothing was drafted.
     """
 
     group: dict[str, Any]
@@ -68,6 +70,8 @@ class Curve:
     n_samples: list[int]
     n_graded: list[int]
     relative_cost: list[float | None]
+    acceptance_rate: list[float | None]
+    tokens_per_verification: list[float | None]
 
     @property
     def noun(self) -> str:
@@ -209,7 +213,8 @@ def conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
         "model": pl.String, "dataset": pl.String, "strategy": pl.String, "method": pl.String,
         "temperature": pl.Float64, "top_p": pl.Float64, "question_id": pl.String, "question": pl.String,
         "exit_layer": pl.Int16, "sample_index": pl.Int32, "correct": pl.Boolean, "cluster_id": pl.Int32,
-        "mean_prob": pl.Float64, "relative_cost": pl.Float64,
+        "mean_prob": pl.Float64, "relative_cost": pl.Float64, "n_tokens": pl.Int64, "drafted": pl.Int64,
+        "accepted_drafts": pl.Int64, "verifications": pl.Int64,
     }  # fmt: skip
     columns = []
     for name, kind in types.items():
@@ -273,8 +278,8 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         table.join(position, on="question_id")
         .join(depth, on=axis)
         .with_columns(cell=pl.col("q").cast(pl.Int64) * len(layers) + pl.col("k").cast(pl.Int64))
-        .select("cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost")
-        .sort("cell", "mean_prob", "correct", "cluster_id")
+        .select("cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost", *_DRAFTING)
+        .sort("cell", "mean_prob", "correct", "cluster_id", "relative_cost")
     )
     cell = table["cell"].to_numpy()
 
@@ -291,7 +296,15 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         said = table["mean_prob"].is_not_null() & table["mean_prob"].is_not_nan().fill_null(False)
         confidence = per_cell(said, table["mean_prob"]) / per_cell(said)
     found = _diversity(table, diversity, n_cells).reshape(shape)
-    costs = table.group_by("k").agg(pl.col("relative_cost").max()).sort("k")["relative_cost"]
+    drafted, verified = pl.col("drafted").sum(), pl.col("verifications").sum()
+    cost = pl.col("relative_cost")
+    of_layers = table.group_by("k").agg(
+        # A mean of equal numbers may differ from them in the last bit.
+        cost=pl.when(cost.min() == cost.max()).then(cost.max()).otherwise(cost.mean()),
+        accepted=pl.when(drafted > 0).then(pl.col("accepted_drafts").sum() / drafted),
+        per_pass=pl.when(verified > 0).then(pl.col("n_tokens").sum() / verified),
+    )
+    of_layers = of_layers.sort("k")
     return Curve(
         group=group,
         layers=layers["layer"].to_list(),
@@ -303,7 +316,9 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         confidence=_whole_rows(confidence[compared]),
         n_samples=np.bincount(table["k"].to_numpy(), minlength=shape[1]).tolist(),
         n_graded=graded.sum(axis=0).astype(int).tolist(),
-        relative_cost=costs.to_list(),
+        relative_cost=of_layers["cost"].to_list(),
+        acceptance_rate=of_layers["accepted"].to_list(),
+        tokens_per_verification=of_layers["per_pass"].to_list(),
     )
 
 

@@ -82,6 +82,7 @@ def answered(
             "mean_max_prob": streams.mean_max_prob,
             "drafted": [None] * n,
             "accepted_drafts": [None] * n,
+            "verifications": [None] * n,
             "relative_cost": [None] * n,  # the heads of the candidates come on top of the whole model
             "tokens": [[token_text(loaded.tokenizer, token) for token in ids] for ids in streams.token_ids],
             "premature_layers": [None if one is None else list(one) for one in streams.premature_layers],

@@ -5,7 +5,7 @@ About one curve over layers: `best_layer` (estimate: the layer; interval: of the
 `best_minus_last` (one-sided p-value with the choice inside). About one over decoding methods: `best_method`,
 `best_minus_vanilla`. About either: `creativity_hallucination_correlation` (over layers, of the measured means:
 noise between layers draws it towards 0, which its interval does not know), `best_confidence_lead` (over the mean of the
-other layers), `responses_ungraded`, `questions_left_out`.
+other layers), `drafts_accepted` (of self-speculative decoding), `responses_ungraded`, `questions_left_out`.
 About several curves: `correlation_over_curves` (of creativity and hallucination at each curve's last layer, or under
 `vanilla`), `best_depth_agreement` (1 minus the mean distance of the best layers' relative depths).
 """
@@ -60,7 +60,7 @@ def of_curve(measured: Measured, rows: Sequence[Row], diversity: str) -> list[Ro
     statements = [_best(measured, rows, diversity)]
     if measured.best is not None:
         statements += [_against_reference(measured), _confidence(measured)]
-    statements += [_correlation(measured), *_left_out(measured)]
+    statements += [_correlation(measured), _drafts(measured), *_left_out(measured)]
     return [{**measured.curve.group, **row} for row in statements if row]
 
 
@@ -186,6 +186,25 @@ def _correlation_cells(r: float, drawn: Floats) -> Row:
 def _correlation_text(r: float, drawn: Floats) -> str:
     low, high = percentile_interval(np.array([r]), drawn[:, None])
     return f"r = {r:+.2f}" + ("" if np.isnan(low[0]) else f" [{low[0]:+.2f}, {high[0]:+.2f}]")
+
+
+def _drafts(measured: Measured) -> Row:
+    """What self-speculative decoding means for reading the curve."""
+    curve = measured.curve
+    accepted = {
+        layer: rate for layer, rate in zip(curve.layers, curve.acceptance_rate, strict=True) if rate is not None
+    }
+    if not accepted:
+        return {}
+    first, last = min(accepted), max(accepted)
+    told = f"{percent(accepted[first])} of the drafts of layer {first}"
+    if last > first:
+        told += f" and {percent(accepted[last])} of those of layer {last}"
+    return {
+        "statistic": "drafts_accepted", "exit_layer": last, "estimate": _known(accepted[last]), "n": len(accepted),
+        "sentence": f"Drafts were verified by the full model, which accepted {told}. The answers follow the full "
+        "model's law whatever the layer, so that differences between layers are chance.",
+    }  # fmt: skip
 
 
 def _left_out(measured: Measured) -> list[Row]:

@@ -109,6 +109,8 @@ def layer_rows(measured: Measured, diversity: str) -> list[dict[str, Any]]:
             row |= {name: _known(value[k]), f"{name}_low": _known(low[k]), f"{name}_high": _known(high[k])}
         row |= {
             "relative_cost": curve.relative_cost[k],
+            "acceptance_rate": curve.acceptance_rate[k],
+            "tokens_per_verification": curve.tokens_per_verification[k],
             "p_best": _known(wins[k]),
             "is_best": None if best is None else k == best,
             "in_best_set": None if in_set is None else bool(in_set[k]) or k == best,

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from hcl_cli.errors import BadInput
 from hcl_cli.measures.cleaning import clean_answer
-from hcl_cli.models.decode import Cell, Prompt, Sampling, decode
+from hcl_cli.models.anatomy import head_share
+from hcl_cli.models.decode import Cell, Prompt, Sampling, Streams, decode
 from hcl_cli.models.load import LoadedModel
+from hcl_cli.models.speculative import decode_speculative
 from hcl_cli.schemas import RESPONSES
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Protocol:
         clean: "plain" or "published", see `measures.cleaning.clean_answer`.
         truncate: cut prompts that leave no room for the answer at their left end instead of refusing them.
         batch_tokens: token budget of one batch.
+        draft_tokens: longest draft of `self-speculative`; None for `early-exit`.
         advice: what to do about a prompt that leaves no room, in the command's own options.
     """
 
@@ -41,6 +44,7 @@ class Protocol:
     clean: str
     truncate: bool
     batch_tokens: int
+    draft_tokens: int | None = None
     advice: str = "shorten them, or cut prompts at their left end with --long-prompts truncate"
 
 
@@ -80,16 +84,21 @@ def sampled(
         Cell(prompt=place[question_id], exit_layer=layer, first=first, stop=stop)
         for (question_id, layer), (first, stop) in missing.items()
     ]
-    streams = decode(loaded, prompts, cells, sampling, batch_tokens=protocol.batch_tokens)
+    drafts = protocol.draft_tokens
+    if drafts is None:
+        streams = decode(loaded, prompts, cells, sampling, batch_tokens=protocol.batch_tokens)
+    else:
+        streams = decode_speculative(
+            loaded, prompts, cells, sampling, draft_tokens=drafts, batch_tokens=protocol.batch_tokens
+        )
     cleaned = {text: clean_answer(text, protocol.clean) for text in set(streams.text)}
-    costs = loaded.relative_costs()
     asked = [rows[index] for index in streams.prompt]
     n = len(asked)
     return pl.DataFrame(
         {
             "model": [model] * n,
             "dataset": [dataset] * n,
-            "strategy": ["early-exit"] * n,
+            "strategy": ["early-exit" if drafts is None else "self-speculative"] * n,
             "method": [None] * n,
             "temperature": [sampling.temperature] * n,
             "top_p": [sampling.top_p] * n,
@@ -105,12 +114,28 @@ def sampled(
             "mean_prob": streams.mean_prob,
             "mean_logprob": streams.mean_logprob,
             "mean_max_prob": streams.mean_max_prob,
-            "drafted": [None] * n,
-            "accepted_drafts": [None] * n,
-            "relative_cost": [costs[layer - 1] for layer in streams.exit_layer],
+            "drafted": [None] * n if drafts is None else streams.drafted,
+            "accepted_drafts": [None] * n if drafts is None else streams.accepted_drafts,
+            "verifications": [None] * n if drafts is None else streams.verifications,
+            "relative_cost": _relative_costs(loaded, streams, drafts is not None),
         },
         schema=RESPONSES.polars_schema(),
     )
+
+
+def _relative_costs(loaded: LoadedModel, streams: Streams, speculative: bool) -> list[float]:
+    """FLOPs per token of each answer as a share of the full model's, attention scores left out.
+
+    Self-speculative: every draft and every newest token runs through all blocks once and through the head of the full
+    model, every draft also through the head at the exit. So it costs more than plain decoding; what it saves is time.
+    """
+    costs = loaded.relative_costs()
+    if not speculative:
+        return [costs[layer - 1] for layer in streams.exit_layer]
+    head = head_share(loaded.anatomy)
+    run = streams.drafted + streams.verifications + head * streams.drafted
+    found: list[float] = (run / streams.n_tokens).tolist()
+    return found
 
 
 def tokenised_prompt(loaded: LoadedModel, row: Mapping[str, object], sampling: Sampling, protocol: Protocol) -> Prompt:
