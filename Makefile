@@ -1,7 +1,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-long bench lab-model smoke smoke-offline table-hcb table-probe table-dola table-dola-mc table-layers figure-layers clean
+.PHONY: help setup demo check test test-long bench lab-model smoke smoke-offline table-hcb table-probe table-dola table-dola-mc \
+	table-layers figure-layers table-prune figure-activations clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -69,6 +70,8 @@ smoke-offline: $(READY) ## the pipeline on the lab model and on a random model w
 	    | $(HCL) entropy -m $$model --of layers,attention,tokens --store out/smoke; \
 	  $(HCL) lens "What is the capital of France?" -m $$model --store out/smoke; \
 	  $(HCL) probe -m $$model --limit 200 --split random --classifier logistic --store out/smoke; \
+	  $(HCL) sample -m $$model --limit 3 -n 3 --strategy self-speculative --store out/smoke > /dev/null; \
+	  $(HCL) prune -m $$model -d lab --limit 20 --metrics parameters --store out/smoke; \
 	done
 
 TABLE_MODEL := $(or $(MODEL),facebook/layerskip-llama3.2-1B)
@@ -123,6 +126,19 @@ figure-layers: $(READY) ## the same as four panels over exit layers, a curve per
 	$(LAYERS_ANSWERS)
 	$(HCL) hcb --calibration --calibration-figure figures/layers.svg < out/layers.paths
 	@echo "figures/layers.svg"
+
+PRUNE_MODEL := $(or $(MODEL),meta-llama/Llama-3.2-3B)
+PRUNE := $(HCL) prune -m '$(PRUNE_MODEL)' $(if $(DATASET),-d '$(DATASET)') $(if $(LIMIT),--limit $(LIMIT))
+table-prune: $(READY) ## share of quality kept with 25 % of the blocks removed, each criterion: MODEL=meta-llama/Llama-3.2-3B
+	@mkdir -p tables figures
+	$(PRUNE) --criterion all --fraction 0.25 --search greedy --table tables/prune.md --retained-table tables/retained.md \
+	  --figure figures/blocks.svg $(if $(SWEEP),--sweep $(SWEEP) --quality-figure figures/quality.svg)
+	@echo "tables/prune.md tables/retained.md figures/blocks.svg $(if $(SWEEP),figures/quality.svg)"
+
+figure-activations: $(READY) ## variance, L1, L2, Frobenius norm and sparsity per block: MODEL=meta-llama/Llama-3.2-3B
+	@mkdir -p figures
+	$(PRUNE) --criterion avss --no-damage --metrics none --activations-figure figures/activations.svg
+	@echo "figures/activations.svg"
 
 clean:           ## remove what make made here; the store (.hcl) stays
 	rm -rf out tables figures $(VENV) .mypy_cache .ruff_cache
