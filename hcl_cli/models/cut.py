@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.errors import BadInput, BadOption
+from hcl_cli.models.block_parts import refuse_shared_blocks
 
 if TYPE_CHECKING:
     from hcl_cli.models.load import LoadedModel
@@ -107,15 +108,7 @@ def refuse_shared(loaded: LoadedModel) -> None:
     Raises:
         BadInput: blocks that share a weight, or that read the keys and values of another block.
     """
-    owner: dict[int, int] = {}
-    for number, block in enumerate(loaded.anatomy.blocks, 1):
-        for weight in block.parameters():
-            other = owner.setdefault(id(weight), number)
-            if other != number:
-                raise BadInput(
-                    f"--model {loaded.name}: its blocks {other} and {number} share weights, so neither can be scored "
-                    "or removed alone; use another model"
-                )
+    refuse_shared_blocks(loaded.anatomy)
     config = loaded.anatomy.config
     reading = getattr(config, "num_kv_shared_layers", None) or sum(
         mode == "reuse" for mode in getattr(config, "kv_sharing_modes", None) or ()

@@ -234,7 +234,7 @@ def test_blocks_that_share_weights_are_refused(tiny_model: Callable[..., Any]) -
     loaded = copy.deepcopy(tiny_model("llama"))
     blocks = loaded.anatomy.blocks
     blocks[3].mlp.up_proj.weight = blocks[1].mlp.up_proj.weight
-    with pytest.raises(BadInput, match="its blocks 2 and 4 share weights") as caught:
+    with pytest.raises(BadInput, match="blocks 2 and 4 of a .* share weights") as caught:
         with without_blocks(loaded, [1]):
             pass
     assert "\n" not in str(caught.value)
