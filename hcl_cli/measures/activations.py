@@ -93,7 +93,10 @@ def token_statistics(activations: Tensor, epsilon: Epsilon) -> TokenStatistics:
     l2_norm = torch.linalg.vector_norm(activations, dim=-1)
     size = activations.abs()
     l1_norm = size.sum(-1)
-    bound = epsilon.value * (l2_norm / math.sqrt(width))[:, None] if epsilon.relative else epsilon.value
+    bound: Tensor | float = epsilon.value
+    if epsilon.relative:  # of a vector of zeros every entry counts, as under any bound of its own
+        least = torch.finfo(activations.dtype).tiny
+        bound = (epsilon.value * (l2_norm / math.sqrt(width))[:, None]).clamp_min_(least)
     # In place: ones and zeros stay floats, whose sum is quicker than that of booleans and as exact below 2^24.
     sparsity = size.lt_(bound).sum(-1).div_(width)
     return TokenStatistics(variance, sparsity, l1_norm, l2_norm)

@@ -36,6 +36,13 @@ def test_one_token_by_hand() -> None:
     assert vector.tolist() == [[3.0, -1.0, 0.0, 2.0]]
 
 
+def test_a_vector_of_zeros_is_sparse_under_any_bound() -> None:
+    """A block that adds nothing: no share of its root mean square, 0, is above 0, yet all of it is zero."""
+    vectors = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    for epsilon in (Epsilon(0.01, relative=True), Epsilon(1e-30)):
+        assert token_statistics(vectors, epsilon).sparsity.tolist() == [1.0, 0.0]
+
+
 def test_a_large_mean_costs_no_digits() -> None:
     """Mean 1,000 and variance 1: as mean square less squared mean it would be off by percents in float32."""
     generator = np.random.default_rng(0)
