@@ -54,16 +54,20 @@ class Products:
 
     def compared(self) -> Rows:
         """Rows of CRITERIA_COMPARED."""
-        from hcl_cli.stages.criteria_compared import criteria_compared
-
         options = {"permutations": self.permutations, "seed": self.seed}
+
+        def compute() -> pl.DataFrame:
+            from hcl_cli.stages.criteria_compared import criteria_compared
+
+            return criteria_compared(self.rows, n_permutations=self.permutations, seed=self.seed)
+
         return self._rows(
             CRITERIA_COMPARED,
             Recipe(
                 table=CRITERIA_COMPARED.name, stage="prune", version=VERSIONS["prune"], options=options,
                 inputs=(Input(self.blocks.sha256, self.blocks.key),),
             ),
-            lambda: criteria_compared(self.rows, n_permutations=self.permutations, seed=self.seed),
+            compute,
         )  # fmt: skip
 
     def variants(self) -> dict[tuple[Key, int], Blocks]:
