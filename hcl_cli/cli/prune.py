@@ -125,6 +125,8 @@ def prune(
     selection = selection_of(
         reference.n_layers, rule=rule, fraction=0.25 if fraction is None else fraction, n=n, protect=protect
     )
+    if search == GREEDY:  # goes by the number of blocks, whatever the rule
+        selection_of(reference.n_layers, fraction=selection.fraction, n=selection.n, protect=protect)
     by_hand = own.parse_removed(remove, keep_first, reference.n_layers, reference.name)
     if by_hand is not None and criterion is None:
         criteria = ()

@@ -11,7 +11,7 @@ from hcl_cli.artifacts.recipe import Input, Recipe
 from hcl_cli.cli.loading import ModelChoice
 from hcl_cli.cli.session import Session
 from hcl_cli.schemas import CRITERIA_COMPARED, QUALITY, RETAINED, Table
-from hcl_cli.stages.removed import GIVEN, Key, key_of, removed_by
+from hcl_cli.stages.removed import GREEDY, Key, key_of, removed_by
 from hcl_cli.stages.versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -74,12 +74,20 @@ class Products:
         """(criterion, activations, seed) and number of removed blocks -> which they are; the selected ones first."""
         found = {(key, len(gone)): gone for key, gone in removed_by(self.rows).items() if gone}
         for key in list(removed_by(self.rows)):
-            own = [row for row in self.rows if key_of(row) == key]
-            order = [row["block"] for row in sorted(own, key=lambda row: row["rank"] or 0) if row["rank"] is not None]
-            order = [block for block in order if block not in self.protected]
+            own = [row for row in self.rows if key_of(row) == key and row["rank"] is not None]
+            # A block without a score is last in rank, but goes by no rule either.
+            own = [row for row in own if row["score"] is not None and row["block"] not in self.protected]
+            order = [row["block"] for row in sorted(own, key=lambda row: row["rank"])]
             for size in self.sizes:
-                if key[0] != GIVEN and size <= len(order):
+                if size <= len(order):
                     found.setdefault((key, size), tuple(sorted(order[:size])))
+            missing = [str(size) for size in self.sizes if (key, size) not in found]
+            if missing:
+                name = " ".join(str(part) for part in key if part is not None)
+                self.session.terminal.say(
+                    f"prune: {name} orders {len(order)} blocks, so --sweep has nothing of it at {', '.join(missing)}"
+                    + ("; search further with --n" if key[0] == GREEDY else "")
+                )
         return found
 
     def retained(self, metrics: Sequence[Metric]) -> Rows:

@@ -11,6 +11,7 @@ from hcl_cli.report.prune_labels import (
     DAMAGE_DECIMALS,
     HALLUCINATION,
     RANDOM,
+    UNSCORED,
     PruneRows,
     Ranking,
     blocks_named,
@@ -59,7 +60,7 @@ def removal_sentences(run: PruneRows) -> list[str]:
 
 def _undefined(ranking: Ranking) -> list[str]:
     rows = [row for row in ranking.rows if row.get("score") is None]
-    if not rows or ranking.criterion == RANDOM:
+    if not rows or ranking.criterion in (RANDOM, *UNSCORED):
         return []
     why = " (a sparsity of 0)" if all(row.get("sparsity") == 0 for row in rows) else ""
     return [f"{ranking.name} is undefined at {blocks_named([row['block'] for row in rows])}{why}."]

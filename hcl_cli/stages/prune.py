@@ -251,8 +251,8 @@ class _Table:
         removed = chosen_blocks(criterion, scores.score, self.scoring.selection, spans=scores.spans)
         if scores.n_undefined:
             self.say(
-                f"{criterion}: {scores.n_undefined} of {self.n_blocks} blocks have no score, since no activation of "
-                "theirs is below --epsilon; they go last"
+                f"{criterion}: {scores.n_undefined} of {self.n_blocks} blocks have no score (a sparsity, a variance or "
+                "a state of 0); they go last"
             )
         tests = self._contrasts.get(activations) if criterion == "eavss" and activations is not None else None
         ranks = removal_ranks(scores.score, highest_first=criterion in HIGHEST_FIRST)

@@ -200,6 +200,31 @@ def test_criteria_that_agree_are_measured_once(hcl: Hcl, run: list[object], tmp_
     assert kept_qualities(tmp_path) == [[], [1], [4]]
 
 
+def test_what_a_sweep_cannot_have_is_said(hcl: Hcl, run: list[object]) -> None:
+    """A search orders what it removed, blocks given are in no order; neither is a score that is undefined."""
+    call = ["-c", "last", "--search", "greedy", "--remove", 2, "--n", 1, "--sweep", "1-3", "--metrics", "parameters"]
+    done = hcl(*run, *call, "--json")
+    rows = pl.read_parquet(made(done.out)["retained"])
+    sizes = rows.group_by("variant", maintain_order=True).agg("n_blocks").sort("variant").rows()
+    assert sizes == [("given", [1]), ("greedy", [1]), ("last", [1, 2, 3])]
+    said = "orders 1 blocks, so --sweep has nothing of it at 2, 3; search further with --n"
+    assert f"prune: greedy {said}" in done.err.splitlines()
+    assert "prune: given orders 0 blocks, so --sweep has nothing of it at 2, 3" in done.err.splitlines()
+    assert "undefined" not in done.err
+
+
+def test_a_sweep_takes_no_block_without_a_score(hcl: Hcl, run: list[object], tmp_path: Path) -> None:
+    """Behind an answer the MLP of block 1 alone says anything; the others have a variance of 0, hence no contrast."""
+    path = written(tmp_path / "judged.jsonl", [("ask-one", "paris", True), ("ask-many", "lyon", False)])
+    call = ["-c", "eavss", "--activations", "mlp", "--n", 1, "--metrics", "parameters", "--sweep", "1-2", "--json"]
+    done = hcl("prune", path, *run[2:], *call)
+    blocks, retained = (pl.read_parquet(made(done.out)[name]) for name in ("blocks", "retained"))
+    assert blocks["score"].is_not_null().to_list() == [True, False, False, False]
+    assert retained["blocks"].to_list() == [[1]]
+    assert "prune: eavss mlp orders 1 blocks, so --sweep has nothing of it at 2" in done.err.splitlines()
+    assert "prune: eavss: 3 of 4 blocks have no score (a sparsity, a variance or a state of 0)" in done.err
+
+
 def test_without_a_store(hcl: Hcl, run: list[object], tmp_path: Path) -> None:
     done = hcl(*run, "-c", "first", "--metrics", "parameters", "--no-cache", "-o", "mine.parquet", "--json")
     assert done.code == 0, done.err
@@ -229,6 +254,11 @@ def test_without_a_store(hcl: Hcl, run: list[object], tmp_path: Path) -> None:
         (["--protect", "first:9"], "--protect first:9: the model has 4 blocks"),
         (["--rule", "best"], "--rule best: expected lowest or cumulative or published or contiguous"),
         (["--search", "all"], "--search all"),
+        (["--search", "greedy", "--rule", "cumulative", "--fraction", "0.2"], "--fraction 0.2: less than one of 4"),
+        (
+            ["--search", "greedy", "--rule", "published", "--protect", "first:2", "--fraction", "0.8"],
+            "--fraction 0.8: 3 blocks to remove, but --protect leaves 2 of 4",
+        ),
         (["--epsilon", "0"], "--epsilon 0: expected a number above 0"),
         (["--remove", "all"], "--remove all: nothing of planted's 4 blocks would be left"),
         (["--remove", "5"], "--remove 5"),
