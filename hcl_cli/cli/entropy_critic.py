@@ -30,6 +30,7 @@ def criticised(session: Session, plan: Plan, url: str, model: str) -> "Artifact 
         BadInput, EnvironmentRefused: the server says no, or gives no answer; what was received is kept.
     """
     from hcl_cli.llm.answers import AnswerCache
+    from hcl_cli.llm.requests import plain_name
     from hcl_cli.llm.server import LlmServer
     from hcl_cli.stages.critic import critic_options
 
@@ -43,7 +44,7 @@ def criticised(session: Session, plan: Plan, url: str, model: str) -> "Artifact 
         stage="entropy",
         version=VERSIONS["entropy"],
         options={
-            "critic": model, **critic_options(), "limit": plan.limit,
+            "critic": plain_name(model), **critic_options(), "limit": plan.limit,
             "answers_of": list(plan.answers_of) if isinstance(plan.answers_of, tuple) else plan.answers_of,
         },
         inputs=(Input(given.answers.sha256, given.answers.key),),

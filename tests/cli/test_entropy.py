@@ -191,7 +191,7 @@ def test_a_critic_marks_where_wrong_answers_go_wrong(
     with serving() as server:
         server.behave = lambda call: says(json.dumps({"excerpt": "lyon" if "green" not in call.prompt else "nowhere"}))
         run = ["entropy", "judged.jsonl", "-m", planted_model, "--prompt", "prompt.txt", "--critic", server.url]
-        run += ["--critic-model", "planted-1"]
+        run += ["--critic-model", "/srv/models/planted-1"]  # a local server may name its models by folders
         planned = hcl(*run, "--dry-run")
         assert "3 calls (0 answers at hand)" in planned.err and planned.out.startswith("miss ") and not server.calls
         done = hcl(*run, "--json")
@@ -210,6 +210,7 @@ def test_a_critic_marks_where_wrong_answers_go_wrong(
     assert tables["groups"]["permuted"].unique().to_list() == ["signs"]
     for file in (tmp_path / ".hcl").rglob("*"):
         assert not file.is_file() or b"sk-very-secret" not in file.read_bytes(), file
+        assert file.suffix != ".parquet" or b"/srv/models" not in file.read_bytes(), file
 
 
 def test_all_answers_correct_is_said_and_the_measures_are_kept(hcl: Hcl, planted_model: Path, tmp_path: Path) -> None:
