@@ -290,24 +290,25 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6})(?::(\d{1,6}))?)?")
 
 
 def parse_exit_layers(
-    text: str, n_layers: int, model: str, *, option: str = "--exit-layers", least: int = 1
+    text: str, n_layers: int, model: str, *, option: str = "--exit-layers", least: int = 1, what: str = "layers"
 ) -> tuple[int, ...]:
     """`all`, `2,4,8` or `2-16:2` as sorted distinct layers in least..n_layers.
 
     Args:
         option: for the messages.
         least: 0 where the embedding counts as a layer.
+        what: layers, or blocks, of which `all` is no choice.
     Raises:
         BadOption: not a list of layers, or a layer that the model does not have.
     """
-    example = f"try {option} all, 2,4 or 2-{n_layers}:2"
-    if text.strip() == "all":
+    example = f"try {option} {'all, ' if what == 'layers' else ''}2,4 or 2-{n_layers}:2"
+    if text.strip() == "all" and what == "layers":
         return tuple(range(least, n_layers + 1))
     layers: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None:
-            raise BadOption(f"{option} {text!r}: {part.strip()!r} is not a layer or a range; {example}")
+            raise BadOption(f"{option} {text!r}: {part.strip()!r} is not a {what[:-1]} or a range; {example}")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         step = int(match[3]) if match[3] else 1
@@ -316,7 +317,7 @@ def parse_exit_layers(
         layers.update(range(first, last + 1, step))
     outside = sorted(layer for layer in layers if not least <= layer <= n_layers)
     if outside:
-        raise BadOption(f"{option} {text}: {model} has layers {least}..{n_layers}, asked was {outside[0]}; {example}")
+        raise BadOption(f"{option} {text}: {model} has {what} {least}..{n_layers}, asked was {outside[0]}; {example}")
     return tuple(sorted(layers))
 
 

@@ -37,7 +37,7 @@ LimitOpt = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", show_default="128",
                  callback=natural("--limit", 1, 10**9, "expected 1 to 1000000000 texts, e.g. --limit 100"),
-                 help="Only the first N texts; of answers, those to the first N questions."),
+                 help="Only the first N texts, or questions; the quality is measured on sets of its own."),
 ]  # fmt: skip
 MaxTokensOpt = Annotated[
     int,
@@ -209,7 +209,7 @@ def parse_removed(remove: str | None, keep_first: int | None, n_blocks: int, mod
     if remove is not None and keep_first is not None:
         raise BadOption(f"--remove {remove} and --keep-first {keep_first}: say once which blocks go")
     if remove is not None:
-        blocks = parse_exit_layers(remove, n_blocks, model, option="--remove")
+        blocks = parse_exit_layers(remove, n_blocks, model, option="--remove", what="blocks")
         if len(blocks) == n_blocks:
             raise BadOption(f"--remove {remove}: nothing of {model}'s {n_blocks} blocks would be left; keep one")
         return blocks

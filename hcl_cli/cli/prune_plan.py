@@ -95,6 +95,9 @@ class Plan:
             )
         if len(sequences) < frame.height:
             self.terminal.say(f"prune: {frame.height - len(sequences)} questions without an answer are left out")
+        self.terminal.say(
+            f"prune: {len(sequences)} questions, each with its first accepted answer, whose tokens alone are measured"
+        )
         return Read(tuple(sequences), tuple(firsts))
 
     def _answers(self) -> Read:
