@@ -68,9 +68,13 @@ def hcb(
 
     # read
     paths = input_paths(scored or [], "hcl hcb", most=None)
-    refuse_losing({"-o": output, "--table": table, "--figure": figure}, *paths)
-    if asked is not None:
-        own.refuse_lost_files(asked, paths, (output, table, figure))
+    refuse_losing(
+        {
+            "-o": output, "--table": table, "--figure": figure, "--calibration-table": calibration_table,
+            "--calibration-figure": calibration_figure,
+        },
+        *paths,
+    )  # fmt: skip
     sources = [read_source(path, SCORED) for path in paths]
 
     # recipe

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hcl_cli.cli.inputs import refuse_overwriting
 from hcl_cli.cli.session import Session
 from hcl_cli.errors import BadOption
 from hcl_cli.schemas import LAYER_CALIBRATION
@@ -72,15 +71,6 @@ def asked(calibration: bool, confidence: str | None, table: Path | None, figure:
     from hcl_cli.stages.layer_calibration import parse_confidence
 
     return Asked(parse_confidence("mean-logprob" if confidence is None else confidence), table, figure)
-
-
-def refuse_lost_files(asked: Asked, inputs: Sequence[Path], others: Sequence[Path | None]) -> None:
-    """Raise BadOption if a file would overwrite an input, or another file of the same call."""
-    taken = {path.absolute() for path in others if path is not None}
-    for option, target in (("--calibration-table", asked.table), ("--calibration-figure", asked.figure)):
-        refuse_overwriting(option, target, inputs)
-        if target is not None and target.absolute() in taken:
-            raise BadOption(f"{option} {target}: another option of this call writes that file; name a file for each")
 
 
 def calibrated(

@@ -8,7 +8,7 @@ import typer
 from hcl_cli.cli import entropy_options
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.hcb import check_export
-from hcl_cli.cli.inputs import input_paths, refuse_overwriting
+from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.loading import check_model_options, choose_model
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
@@ -186,8 +186,7 @@ def mitigate(
 
     # read
     path = input_paths([scored] if scored is not None else [], "hcl mitigate")[0]
-    for option, target in (("-o", output), ("--table", table)):
-        refuse_overwriting(option, target, [path])
+    refuse_losing({"-o": output, "--table": table}, path, prompt)
     source = read_source(path, SCORED)
     model = model or named_model(source)
     check_model_options(model, attention, trust_remote_code)

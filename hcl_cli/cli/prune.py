@@ -7,7 +7,7 @@ from hcl_cli.cli import entropy_options
 from hcl_cli.cli import options as opt
 from hcl_cli.cli import prune_options as own
 from hcl_cli.cli.hcb import check_export
-from hcl_cli.cli.inputs import optional_input, refuse_overwriting
+from hcl_cli.cli.inputs import optional_input, refuse_losing
 from hcl_cli.cli.loading import check_model_options, choose_model
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
@@ -108,8 +108,8 @@ def prune(
     memo = None if no_cache else store / "identities.json"
     mapping = parse_columns(columns, entropy_options.COLUMNS) if columns else None
     path = optional_input(source, dataset, "hcl prune")
-    for option, target in {"-o": output, **figures, **tables}.items():
-        refuse_overwriting(option, target, [path] if path is not None else [])
+    sets = [name.partition(":")[2] or None for name in (metrics or "").split(",")]
+    refuse_losing({"-o": output, **figures, **tables}, path, dataset, prompt, *sets)
     if path is None and dataset is None:
         dataset = "lab" if model is None or model in LAB_MODELS else "wikitext2"
     given = read_given(path, dataset, mapping, memo, session.terminal)

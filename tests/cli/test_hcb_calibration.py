@@ -80,7 +80,7 @@ def test_without_a_store_it_is_shown_and_not_kept(hcl: Hcl, scored: Path, tmp_pa
         (["--calibration", "--calibration-figure", "no/c.png"], "the folder no does not exist"),
         (
             ["--calibration", "--calibration-table", "c.md", "--table", "c.md"],
-            "--calibration-table c.md: another option of this call writes that file",
+            "--calibration-table c.md: --table writes the same file",
         ),
     ],
 )

@@ -298,3 +298,17 @@ def test_data_that_cannot_be_used(hcl: Hcl, run: list[object], tmp_path: Path) -
     refused(hcl("prune", judged, *model), "judged.jsonl: column correct: all 1 judged answers are hallucinated")
     (tmp_path / "responses.jsonl").write_text('{"question": "ask-one", "response": "paris", "answers": []}\n')
     refused(hcl("prune", "responses.jsonl", *model, "-c", "eavss"), "--criterion eavss: compares hallucinated")
+
+
+def test_no_file_that_is_read_is_written_over(hcl: Hcl, run: list[object], tmp_path: Path) -> None:
+    """A prompt or the set of a metric was written over by a table of the same name."""
+    (tmp_path / "ask.md").write_text("{question}")
+    (tmp_path / "own.csv").write_text("text\nask-one paris\n")
+    for arguments, said in (
+        (["--prompt", "ask.md", "--table", "ask.md"], "--table ask.md: is the file that is read"),
+        (["--metrics", "perplexity:own.csv", "--retained-table", "own.csv"], "--retained-table own.csv: is the file"),
+        (["--table", "x.md", "--retained-table", "x.md"], "--retained-table x.md: --table writes the same file"),
+    ):
+        found = hcl(*run, *arguments)
+        assert found.code == 2 and said in found.err, found.err
+    assert (tmp_path / "ask.md").read_text() == "{question}" and "ask-one" in (tmp_path / "own.csv").read_text()
