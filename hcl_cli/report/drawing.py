@@ -134,9 +134,22 @@ def save_figure(figure: Figure, path: Path) -> None:
     }
     drawn = io.BytesIO()
     with figure_style():
+        _settle(figure)
         figure.savefig(drawn, format=ending[1:], dpi=160, metadata=unstamped[ending])
     content = drawn.getvalue()
     write_file("--figure", path, _renamed_clips(content) if ending == ".svg" else content)
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the panels out once, to a millionth of the page: the solver's last bits differ from run to run."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        left, bottom, width, height = axis.get_position(original=True).bounds
+        axis.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def _renamed_clips(svg: bytes) -> bytes:
