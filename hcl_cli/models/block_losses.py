@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from hcl_cli.errors import BadInput
 from hcl_cli.models.cut import refuse_shared
-from hcl_cli.models.losses import Ids, batch_of, batches_of, check_sequences, halves, summed_losses
-from hcl_cli.models.memory import is_out_of_memory
+from hcl_cli.models.losses import Ids, batch_of, batches_of, check_sequences, summed_losses
+from hcl_cli.models.memory import run_or_halve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,12 +116,11 @@ def block_losses(
     with torch.inference_mode():
         while queue:
             rows = queue.pop()
-            try:
-                found = _measured(loaded, sequences, starts, rows, wanted)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                queue.extend(halves(loaded, rows, len(sequences[rows[0]]), error))
+            found = run_or_halve(
+                rows, queue, lambda rows: _measured(loaded, sequences, starts, rows, wanted), loaded.device,
+                lambda row: f"a text of {len(sequences[row])} tokens",
+            )  # fmt: skip
+            if found is None:
                 continue
             whole[rows], without[:, rows] = found[0], found[1:]
             done += len(rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcl_cli.errors import BadInput
+from hcl_cli.errors import BadInput, shown
 from hcl_cli.measures import activations as measured
 from hcl_cli.measures.activations import DEFAULT_EPSILON, Epsilon, Floats
 from hcl_cli.models.block_pass import INFLUENCE, OF_KIND, BlockPass, require_finite
@@ -139,11 +139,14 @@ def block_statistics(
         forward.run()
         return forward
 
+    def described(job: Job) -> str:
+        return f"text '{shown(job.item.statement_id)}' of {len(job.item.ids)} tokens"
+
     queue = batches_of(jobs, batch_tokens)[::-1]
     with torch.inference_mode():
         while queue:
             batch = queue.pop()
-            found = run_or_halve(batch, queue, run, loaded.device, "text")
+            found = run_or_halve(batch, queue, run, loaded.device, described)
             if found is not None:
                 sums.add(found)
                 if progress is not None:

@@ -92,14 +92,19 @@ def hidden_states(
     wanted = tuple(layer for layer in every if layer in asked)
     width = int(loaded.anatomy.config.hidden_size)
     states: States = np.empty((len(items), len(wanted), width), dtype=dtype)
+
+    def described(job: Job) -> str:
+        return f"statement '{shown(job.item.statement_id)}' of {len(job.item.ids)} tokens"
+
     with torch.inference_mode(), _cut_after(loaded, wanted[-1].exit_layer):
         shared = _shared(loaded, jobs) if padding == "right" else None
         queue = batches_of(jobs, batch_tokens, 0 if shared is None else shared.n)[::-1]
         while queue:
             batch = queue.pop()
             found = run_or_halve(
-                batch, queue, lambda jobs: _read(loaded, jobs, wanted, padding, shared), loaded.device, "statement"
-            )
+                batch, queue, lambda jobs: _read(loaded, jobs, wanted, padding, shared), loaded.device, described,
+                "statement",
+            )  # fmt: skip
             if found is not None:
                 states[[job.row for job in batch]] = _stored(loaded, found, batch, wanted, dtype)
     return HiddenStates(states, wanted)

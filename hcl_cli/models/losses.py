@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from hcl_cli.errors import BadInput, EnvironmentRefused
+from hcl_cli.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hcl_cli.models.load import LoadedModel
-
-log = logging.getLogger(__name__)
 
 Ids = Sequence[int]
 
@@ -108,23 +105,3 @@ def summed_losses(loaded: LoadedModel, hidden: Tensor, batch: Batch) -> Tensor:
         found = logprobs.gather(1, batch.following[rows, None])[:, 0]
         sums.index_add_(0, batch.text[rows].cpu(), -found.cpu().double())
     return sums
-
-
-def halves(loaded: LoadedModel, rows: list[int], n_tokens: int, error: BaseException) -> list[list[int]]:
-    """What to run in place of a batch for which memory ran out.
-
-    Raises:
-        EnvironmentRefused: it was a single text.
-    """
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if len(rows) == 1:
-        raise EnvironmentRefused(
-            f"not enough memory on {loaded.device} for a text of {n_tokens} tokens ({first}); use shorter texts, "
-            "--dtype bfloat16 or --device cpu"
-        ) from error
-    log.warning("a batch of %d texts was halved: %s", len(rows), first)
-    if loaded.device.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
-    return [rows[len(rows) // 2 :], rows[: len(rows) // 2]]

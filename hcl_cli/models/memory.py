@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hcl_cli.errors import EnvironmentRefused, shown
+from hcl_cli.errors import EnvironmentRefused
 
 if TYPE_CHECKING:
     import torch
 
-    from hcl_cli.models.hidden_items import Job
-
+Job = TypeVar("Job")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
@@ -62,12 +61,18 @@ def _cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def run_or_halve(
-    batch: list[Job], queue: list[list[Job]], run: Callable[[list[Job]], Result], device: torch.device, noun: str
+    batch: list[Job],
+    queue: list[list[Job]],
+    run: Callable[[list[Job]], Result],
+    device: torch.device,
+    described: Callable[[Job], str],
+    noun: str = "text",
 ) -> Result | None:
     """run(batch); None if memory ran out and its halves went back to the queue.
 
     Args:
-        noun: what a job is called in messages, in the singular.
+        described: a job that does not fit by itself, for the message: "a text of 12 tokens".
+        noun: what a job is called, in the singular.
     Raises:
         EnvironmentRefused: a single job does not fit.
     """
@@ -80,10 +85,9 @@ def run_or_halve(
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         if len(batch) == 1:
-            item = batch[0].item
             raise EnvironmentRefused(
-                f"not enough memory on {device} for {noun} '{shown(item.statement_id)}' of {len(item.ids)} tokens "
-                f"({first}); use a shorter one, --dtype bfloat16 or --device cpu"
+                f"not enough memory on {device} for {described(batch[0])} ({first}); use a shorter one, "
+                "--dtype bfloat16 or --device cpu"
             ) from error
         log.warning("a batch of %d %ss was halved: %s", len(batch), noun, first)
         half = len(batch) // 2

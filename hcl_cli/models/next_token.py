@@ -6,7 +6,6 @@ once, and its keys and values are read by all.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hcl_cli.errors import EnvironmentRefused
-from hcl_cli.models.memory import is_out_of_memory
+from hcl_cli.models.memory import run_or_halve
 from hcl_cli.models.readout import BATCH_TOKENS, Readout
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from hcl_cli.models.anatomy import Anatomy
     from hcl_cli.models.load import LoadedModel
 
-log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -79,20 +76,22 @@ def next_tokens(
     done = 0
     with torch.inference_mode(), _last_block(loaded.anatomy) as states:
         beginning = _keys_and_values(loaded, shared) if n_shared else None
+
+        def run(rows: list[int]) -> list[tuple[Tensor, Tensor]]:
+            hidden = _last_states(loaded, [sequences[row][n_shared:] for row in rows], beginning, n_shared, states)
+            return [
+                (part.argmax(-1), part[:, asked])
+                for _, part in Readout(loaded.anatomy, "norm").logprobs(loaded.n_layers, hidden)
+            ]
+
         queue = _batches(sequences, batch_tokens)[::-1]
         while queue:
             rows = queue.pop()
-            try:
-                hidden = _last_states(loaded, [sequences[row][n_shared:] for row in rows], beginning, n_shared, states)
-                parts = [
-                    (part.argmax(-1), part[:, asked])
-                    for _, part in Readout(loaded.anatomy, "norm").logprobs(loaded.n_layers, hidden)
-                ]
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                states.clear()
-                queue.extend(_halves(loaded, rows, len(sequences[rows[0]]), error))
+            states.clear()  # what a batch that did not fit left behind
+            parts = run_or_halve(
+                rows, queue, run, loaded.device, lambda row: f"a text of {len(sequences[row])} tokens"
+            )  # fmt: skip
+            if parts is None:
                 continue
             top_id[rows] = torch.cat([top for top, _ in parts]).cpu().numpy()
             logprobs[rows] = torch.cat([values for _, values in parts]).double().cpu().numpy()
@@ -176,16 +175,3 @@ def _for_rows(beginning: list[tuple[Tensor, Tensor]], n_rows: int) -> DynamicCac
     from transformers.cache_utils import DynamicCache
 
     return DynamicCache([tuple(kept.expand(n_rows, -1, -1, -1) for kept in pair) for pair in beginning])
-
-
-def _halves(loaded: LoadedModel, rows: list[int], n_tokens: int, error: BaseException) -> list[list[int]]:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if len(rows) == 1:
-        raise EnvironmentRefused(
-            f"not enough memory on {loaded.device} for a text of {n_tokens} tokens ({first}); use a shorter text, "
-            "--dtype bfloat16 or --device cpu"
-        ) from error
-    log.warning("a batch of %d texts was halved: %s", len(rows), first)
-    if loaded.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return [rows[len(rows) // 2 :], rows[: len(rows) // 2]]

@@ -5,7 +5,6 @@ Only the measured positions reach the head. Texts of like lengths run together, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hcl_cli.errors import BadInput, EnvironmentRefused
+from hcl_cli.errors import BadInput
 from hcl_cli.models.encoders import batches
-from hcl_cli.models.memory import is_out_of_memory
+from hcl_cli.models.memory import run_or_halve
 from hcl_cli.models.readout import BATCH_TOKENS, Readout
 
 if TYPE_CHECKING:
     from hcl_cli.models.load import LoadedModel
-
-log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -75,18 +72,12 @@ def token_losses(
     queue = batches(list(map(len, sequences)), batch_tokens)  # the longest, which may not fit, first
     while queue:
         rows = queue.pop()
-        try:
-            read = _read(loaded, [sequences[row] for row in rows], [starts[row] for row in rows])
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                raise EnvironmentRefused(
-                    f"not enough memory on {loaded.device} for a text of {len(sequences[rows[0]])} tokens; use a "
-                    "shorter text, --dtype bfloat16 or --device cpu"
-                ) from error
-            log.warning("a batch of %d texts was halved", len(rows))
-            queue += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+        read = run_or_halve(
+            rows, queue,
+            lambda rows: _read(loaded, [sequences[row] for row in rows], [starts[row] for row in rows]),
+            loaded.device, lambda row: f"a text of {len(sequences[row])} tokens",
+        )  # fmt: skip
+        if read is None:
             continue
         found.update(zip(rows, read, strict=True))
         if progress is not None:

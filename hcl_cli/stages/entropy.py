@@ -16,19 +16,16 @@ Varentropy of attention has three definitions, which the option names:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hcl_cli.errors import BadInput, EnvironmentRefused, shown
+from hcl_cli.errors import BadInput, shown
 
 if TYPE_CHECKING:
     import polars as pl
 
     from hcl_cli.models.load import LoadedModel
-
-log = logging.getLogger(__name__)
 
 KINDS = ("layers", "attention", "tokens")
 VARENTROPIES = ("surprisal-variance", "row-variance", "head-variance")
@@ -182,26 +179,14 @@ def _measure_or_halve(
     """Measure the last batch of the queue, or put its two halves back."""
     import torch
 
-    from hcl_cli.models.memory import is_out_of_memory
+    from hcl_cli.models.memory import run_or_halve
     from hcl_cli.stages.entropy_batch import Batch
 
-    batch = queue.pop()
-    try:
-        with torch.inference_mode():
-            return Batch(loaded, [text for text, _ in batch], batch[0][1], measurement).run()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        text = batch[0][0]
-        if len(batch) == 1:
-            raise EnvironmentRefused(
-                f"not enough memory on {loaded.device} for text '{shown(text.text_id)}' of {len(text.ids)} tokens "
-                f"({first}); use a shorter text, --dtype bfloat16 or --device cpu"
-            ) from error
-        log.warning("a batch of %d texts was halved: %s", len(batch), first)
-        half = len(batch) // 2
-        queue.extend([batch[half:], batch[:half]])
-    if loaded.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return {}
+    def run(batch: list[Job]) -> dict[tuple[str, str], pl.DataFrame]:
+        return Batch(loaded, [text for text, _ in batch], batch[0][1], measurement).run()
+
+    def described(job: Job) -> str:
+        return f"text '{shown(job[0].text_id)}' of {len(job[0].ids)} tokens"
+
+    with torch.inference_mode():
+        return run_or_halve(queue.pop(), queue, run, loaded.device, described) or {}
