@@ -130,12 +130,16 @@ def prune(
     by_hand = own.parse_removed(remove, keep_first, reference.n_layers, reference.name)
     if by_hand is not None and criterion is None:
         criteria = ()
+    bound = own.parse_bound(epsilon)
     sizes = own.parse_sweep(sweep, reference.n_layers, len(selection.protected))
+    exported = None
     if export is not None:
         from hcl_cli.models.checkpoints import check_export_folder
 
         check_export_folder(export)
-        _exported(export_criterion, [*criteria, *([GREEDY] if search == GREEDY else [])], by_hand, random_seeds, kinds)
+        exported = _exported(
+            export_criterion, [*criteria, *([GREEDY] if search == GREEDY else [])], by_hand, random_seeds, kinds
+        )
     wanted = []
     if metrics != "none":
         names = default_metrics(reference.name) if metrics is None else parse_metrics(metrics)
@@ -164,10 +168,10 @@ def prune(
 
     # produce
     def compute() -> "pl.DataFrame":
-        from hcl_cli.stages.prune import Scoring, block_table, parsed_epsilon
+        from hcl_cli.stages.prune import Scoring, block_table
 
         scoring = Scoring(
-            criteria, selection, parsed_epsilon(epsilon), kinds, greedy=search == GREEDY, given=by_hand, damage=damage,
+            criteria, selection, bound, kinds, greedy=search == GREEDY, given=by_hand, damage=damage,
             random_seeds=tuple(range(seed, seed + random_seeds)), n_resamples=bootstrap, n_permutations=permutations,
             seed=seed, batch_tokens=batch_tokens,
         )  # fmt: skip
@@ -223,12 +227,9 @@ def prune(
     if export is not None:
         from hcl_cli.models.checkpoints import export_checkpoint
 
-        name = _exported(
-            export_criterion, [*criteria, *([GREEDY] if search == GREEDY else [])], by_hand, random_seeds, kinds
-        )
-        gone = next(found for key, found in removed_by(rows).items() if key[0] == name)
+        gone = next(found for key, found in removed_by(rows).items() if key[0] == exported)
         export_checkpoint(
-            choice.load(), export, gone, provenance={"criterion": name, "rule": rule, "hcl recipe": blocks.key}
+            choice.load(), export, gone, provenance={"criterion": exported, "rule": rule, "hcl recipe": blocks.key}
         )
         session.terminal.say(
             f"prune: checkpoint without blocks {', '.join(map(str, gone))} in {export}, loads with from_pretrained"

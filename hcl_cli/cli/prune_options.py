@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hcl_cli.cli.options import RUN_PANEL, natural, parse_exit_layers
 from hcl_cli.errors import BadOption
+
+if TYPE_CHECKING:
+    from hcl_cli.measures.activations import Epsilon
 
 # Which criteria there are, in the order in which they are shown.
 IMPORTANCE = (
@@ -185,6 +188,20 @@ def parse_criteria(text: str | None, scored: bool) -> tuple[str, ...]:
                 f"hcl sample | hcl score | hcl prune --criterion {name}"
             )
     return tuple(name for name in CRITERIA if name in names)
+
+
+def parse_bound(text: str) -> "Epsilon":
+    """The bound of the sparsity that `--epsilon` names.
+
+    Raises:
+        BadOption
+    """
+    from hcl_cli.measures.activations import parse_epsilon
+
+    try:
+        return parse_epsilon(text)
+    except ValueError as error:
+        raise BadOption(str(error)) from error
 
 
 def parse_activations(text: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from hcl_cli.report.labels import Row, one_line
 from hcl_cli.report.probe_labels import joined
 
 RANDOM, DAMAGE = "random", "damage"
+OF_NOTHING = (RANDOM, "first", "last")  # orders without a measure: references, not criteria of importance
 UNSCORED = ("greedy", "given")  # a search scores only what it removes, blocks that the user named have no score
 HALLUCINATION = ("eavss", "hsav", "hss")  # rank 1: the likeliest to hallucinate, not the least important
 DAMAGE_DECIMALS = 3

@@ -20,7 +20,7 @@ from hcl_cli.report.drawing import (
     wrapped,
 )
 from hcl_cli.report.labels import Row, one_line
-from hcl_cli.report.prune_labels import HALLUCINATION, RANDOM, PruneRows, Ranking, prune_rows
+from hcl_cli.report.prune_labels import HALLUCINATION, OF_NOTHING, RANDOM, PruneRows, Ranking, prune_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 KEPT, REMOVED = COLOURS[0], COLOURS[1]
 _PANEL = 2.15  # inches, with its title and axis
 _COLUMNS = 3
-_COUNTED = (RANDOM, "first", "last")  # scores that only give an order
 
 _STATISTICS = (
     ("Activation variance", "variance"), ("L1 norm of activations", "l1_norm"), ("L2 norm of activations", "l2_norm"),
@@ -112,7 +111,7 @@ def _title(ranking: Ranking) -> str:
 def _draw_scores(axis: Any, ranking: Ranking) -> None:
     known = [row for row in ranking.rows if row.get("score") is not None]
     _draw_points(
-        axis, known, "score", [bool(row.get("removed")) for row in known], counted=ranking.criterion in _COUNTED
+        axis, known, "score", [bool(row.get("removed")) for row in known], counted=ranking.criterion in OF_NOTHING
     )
     missing = [row for row in ranking.rows if row.get("score") is None]
     for row in missing:

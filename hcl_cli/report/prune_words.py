@@ -10,6 +10,7 @@ from hcl_cli.report.prune_labels import (
     DAMAGE,
     DAMAGE_DECIMALS,
     HALLUCINATION,
+    OF_NOTHING,
     RANDOM,
     UNSCORED,
     PruneRows,
@@ -150,7 +151,9 @@ def _agreement(run: PruneRows) -> list[str]:
 
 
 def _in_common(run: PruneRows) -> list[str]:
-    chosen = [set(one.removed) for one in run.shown if one.removed and one.criterion not in (RANDOM, *HALLUCINATION)]
+    chosen = [
+        set(one.removed) for one in run.shown if one.removed and one.criterion not in (*OF_NOTHING, *HALLUCINATION)
+    ]
     if len(chosen) < 2:
         return []
     every = "both" if len(chosen) == 2 else f"all {len(chosen)}"

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hcl_cli.errors import BadOption
 from hcl_cli.measures.activations import Epsilon
 from hcl_cli.measures.block_scores import (
     HIGHEST_FIRST,
@@ -326,17 +325,3 @@ def _plain(score: Floats, shares: bool = True) -> BlockScores:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def parsed_epsilon(text: str) -> Epsilon:
-    """The bound that `--epsilon` names.
-
-    Raises:
-        BadOption
-    """
-    from hcl_cli.measures.activations import parse_epsilon
-
-    try:
-        return parse_epsilon(text)
-    except ValueError as error:
-        raise BadOption(str(error)) from error

@@ -260,6 +260,7 @@ def test_without_a_store(hcl: Hcl, run: list[object], tmp_path: Path) -> None:
             "--fraction 0.8: 3 blocks to remove, but --protect leaves 2 of 4",
         ),
         (["--epsilon", "0"], "--epsilon 0: expected a number above 0"),
+        (["--epsilon", "0", "--dry-run"], "--epsilon 0: expected a number above 0"),
         (["--remove", "1-4"], "--remove 1-4: nothing of planted's 4 blocks would be left"),
         (["--remove", "5"], "--remove 5: planted has blocks 1..4, asked was 5; try --remove 2,4"),
         (["--remove", "2", "--keep-first", "2"], "--remove 2 and --keep-first 2: say once"),

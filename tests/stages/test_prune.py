@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from hcl_cli.cli.prune_options import parse_bound
 from hcl_cli.errors import BadOption
 from hcl_cli.measures.activations import Epsilon
 from hcl_cli.measures.block_scores import random_scores
@@ -20,7 +21,7 @@ from hcl_cli.models.cut import without_blocks
 from hcl_cli.models.load import loaded_from
 from hcl_cli.schemas import BLOCKS
 from hcl_cli.stages.eavss import JudgedAnswers
-from hcl_cli.stages.prune import Read, Scoring, block_table, parsed_epsilon
+from hcl_cli.stages.prune import Read, Scoring, block_table
 
 Row = dict[str, Any]
 
@@ -313,9 +314,9 @@ def test_everything_is_measured_once(planted: Any, read: Read, monkeypatch: pyte
 
 
 def test_a_bound_that_is_none_is_one_line() -> None:
-    assert parsed_epsilon("0.01rms") == Epsilon(0.01, relative=True)
-    assert parsed_epsilon("1e-5") == Epsilon(1e-5)
+    assert parse_bound("0.01rms") == Epsilon(0.01, relative=True)
+    assert parse_bound("1e-5") == Epsilon(1e-5)
     for text in ("0", "-1", "nan", "small", "0rms"):
         with pytest.raises(BadOption, match=f"--epsilon {text}: expected a number above 0") as caught:
-            parsed_epsilon(text)
+            parse_bound(text)
         assert "\n" not in str(caught.value)
