@@ -25,6 +25,7 @@ def dola(
     dataset: opt.DatasetOpt = None,
     columns: opt.ColumnsOpt = "",
     methods: own.MethodsOpt = "vanilla,dola-low,dola-high",
+    baseline: own.BaselineOpt = "vanilla",
     divergence: own.DivergenceOpt = "jsd",
     norm: own.NormOpt = True,
     alpha: own.AlphaOpt = 0.1,
@@ -111,6 +112,7 @@ def dola(
     )
     reference = choice.reference
     named = parse_methods(methods, reference.n_layers, tied=tied_in_config(reference.folder), defaults=defaults)
+    base = own.baseline_of(baseline, [method.name for method in named])
     template = open_shots(prompt, n_shots)
     given: list[ChoicePlan] = []
     if choices:
@@ -129,7 +131,7 @@ def dola(
             )
             for tidy in (False, True)
         ]  # fmt: skip
-    products = Products(session, source, named_columns.references, choice, named, None, seed, bootstrap)
+    products = Products(session, source, named_columns.references, choice, named, None, seed, bootstrap, base)
     if has_bertscore:
         from hcl_cli.models.encoders import find_encoder
         from hcl_cli.models.identity import remembered_sha256

@@ -1,4 +1,4 @@
-"""Multiple choice in `hcl dola`: one set with given answers, scored block by block and compared with vanilla."""
+"""Multiple choice in `hcl dola`: one set with given answers, scored block by block and compared with a baseline."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hcl_cli.data.prompts import Prompt
     from hcl_cli.models.contrast_methods import Method
     from hcl_cli.stages.choices import Choice, Kind
-
-BASELINE = "vanilla"
 
 
 @dataclass(frozen=True)
@@ -151,14 +149,21 @@ class ChoicePlan:
             recipe, CHOICES, blocks, self.compute, cell_columns=("question_id", "method"), index_column=None
         )
 
-    def compared(self, bootstrap: int, seed: int) -> tuple[Artifact | None, Recipe, Callable[[], pl.DataFrame]]:
+    def compared(
+        self, bootstrap: int, seed: int, baseline: str
+    ) -> tuple[Artifact | None, Recipe, Callable[[], pl.DataFrame]]:
         """CHOICES; the recipe of CHOICES_COMPARED; and what computes it, methods in the user's order."""
         scored = self.scored()
         recipe = Recipe(
             table=CHOICES_COMPARED.name,
             stage="dola",
             version=VERSIONS["dola"],
-            options={"methods": [method.name for method in self.methods], "bootstrap": bootstrap, "seed": seed},
+            options={
+                "methods": [method.name for method in self.methods],
+                "bootstrap": bootstrap,
+                "seed": seed,
+                "baseline": baseline,
+            },
             inputs=() if scored is None else (Input(scored.sha256, scored.key),),
         )
 
@@ -174,6 +179,6 @@ class ChoicePlan:
                 rows = scored.frame().collect()
             place = {method.name: at for at, method in enumerate(self.methods)}
             rows = rows.sort(pl.col("method").replace_strict(place), maintain_order=True)
-            return choice_summary(rows, baseline=BASELINE, n_bootstrap=bootstrap, seed=seed)
+            return choice_summary(rows, baseline=baseline, n_bootstrap=bootstrap, seed=seed)
 
         return scored, recipe, compute

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hcl_cli.cli.options import natural
+from hcl_cli.errors import BadOption
 
 InputArg = Annotated[
     str | None,
@@ -19,6 +20,10 @@ MethodsOpt = Annotated[
         "vanilla@alpha=0.1@penalty=1.2 as control.",
     ),
 ]  # fmt: skip
+BaselineOpt = Annotated[
+    str,
+    typer.Option("--baseline", metavar="METHOD", help="One of the methods: differences are from it, paired."),
+]
 DivergenceOpt = Annotated[
     str,
     typer.Option("--divergence", help="How the premature layer is chosen: jsd (the paper's), or published (reversed)."),
@@ -87,3 +92,15 @@ SamplesOpt = Annotated[
                  callback=natural("--samples/-n", 1, 2**31 - 1, "expected 1 to 2147483647 samples, e.g. -n 5"),
                  help="Answers per question and method."),
 ]  # fmt: skip
+
+
+def baseline_of(text: str, methods: list[str]) -> str:
+    """The method that differences are from; vanilla need not be there, and then there are none.
+
+    Raises:
+        BadOption: another one that is not among the methods.
+    """
+    name = text.strip()
+    if name not in (*methods, "vanilla"):
+        raise BadOption(f"--baseline {text}: is not among --methods; expected one of {', '.join(methods)}")
+    return name

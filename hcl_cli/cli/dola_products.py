@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.artifacts.recipe import Input, Recipe
-from hcl_cli.cli.dola_choices import BASELINE, ChoicePlan
+from hcl_cli.cli.dola_choices import ChoicePlan
 from hcl_cli.cli.loading import ModelChoice
 from hcl_cli.cli.session import Session
 from hcl_cli.schemas import CHOICES_COMPARED, COMPARED, TEXT_SCORES, Table
@@ -36,6 +36,7 @@ class Products:
         references: their columns in the file, as far as `--columns` names them.
         encoder: of BERTScore, if it is asked for.
         seed, bootstrap: of all intervals.
+        baseline: the method that differences are from.
         also: the artifacts made so far; none under --no-cache, where rows are shown and not kept.
         main: what stands in the place of answers where none is wanted.
     """
@@ -48,6 +49,7 @@ class Products:
     encoder: EncoderRef | None
     seed: int
     bootstrap: int
+    baseline: str
     answers: Artifact | None = None
     also: list[Artifact] = field(default_factory=list)
     main: Artifact | None = None
@@ -88,7 +90,7 @@ class Products:
         return artifact.rows_as_dicts()
 
     def text(self, metrics: MetricChoice) -> Rows:
-        """Rows of COMPARED: every method under every text metric, and its difference from vanilla.
+        """Rows of COMPARED: every method under every text metric, and its difference from the baseline.
 
         What a metric from the Hub says is shown and not kept: nothing tells whether its script is still the same.
         """
@@ -108,9 +110,9 @@ class Products:
 
             from hcl_cli.stages.text_comparison import compared
 
-            parts = [evaluate_compared(self.frame, name, baseline=BASELINE) for name in kept]
+            parts = [evaluate_compared(self.frame, name, baseline=self.baseline) for name in kept]
             if metrics.own:
-                parts.insert(0, compared(scores(), baseline=BASELINE, n_bootstrap=self.bootstrap, seed=self.seed))
+                parts.insert(0, compared(scores(), baseline=self.baseline, n_bootstrap=self.bootstrap, seed=self.seed))
             return pl.concat(parts)
 
         rows: Rows = []
@@ -119,11 +121,12 @@ class Products:
         if metrics.own or kept:
             more = {
                 "evaluate": [[name, identities[name]] for name in kept], "bootstrap": self.bootstrap, "seed": self.seed,
+                "baseline": self.baseline,
             }  # fmt: skip
             rows += self.rows(self._recipe(COMPARED, metrics, **more), COMPARED, compared)
         for name in identities:
             if name not in kept:
-                rows += evaluate_compared(self.frame, name, baseline=BASELINE).to_dicts()
+                rows += evaluate_compared(self.frame, name, baseline=self.baseline).to_dicts()
         return rows
 
     def _recipe(self, table: Table, metrics: MetricChoice, **more: Any) -> Recipe:
@@ -153,7 +156,7 @@ class Products:
 
     def compared(self, plan: ChoicePlan) -> Rows:
         """Rows of CHOICES_COMPARED of one set with given answers; the first is the main artifact without answers."""
-        scored, recipe, compute = plan.compared(self.bootstrap, self.seed)
+        scored, recipe, compute = plan.compared(self.bootstrap, self.seed, self.baseline)
         if scored is not None:
             self.also.append(scored)
         if self.answers is not None or self.main is not None:

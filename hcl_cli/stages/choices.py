@@ -344,9 +344,15 @@ def choice_summary(
     of_group = {key: part for key, part in rows.group_by(group, maintain_order=True)}
     columns: dict[str, list[Any]] = {name: [] for name in CHOICES_COMPARED.columns}
     for key, part in of_group.items():
-        model, dataset, method, *_, metric = key
+        model, dataset, method, *way, metric = key
         values = _by_question(part)
-        against = of_group.get((model, dataset, baseline, None, None, None, metric)) if method != baseline else None
+        against = None
+        if method != baseline:
+            # Scored in the same way; vanilla without variants is scored in one way alone.
+            ways = (tuple(way), (None, None, None))
+            against = next(
+                (of_group[at] for w in ways if (at := (model, dataset, baseline, *w, metric)) in of_group), None
+            )
         others = {} if against is None else _by_question(against)
         differences = [value - others[question] for question, value in values.items() if question in others]
         found = dict(zip(group, key, strict=True))

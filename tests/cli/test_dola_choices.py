@@ -220,3 +220,33 @@ def test_an_empty_list_of_wrong_answers_does_not_stop_other_metrics(
     assert "1 of 2 answers have no reference in incorrect_answers: left out there" in done.err
     n = dict(made(done.out)["compared"][0].select("against", "n_questions").rows())
     assert (n["best"], n["correct"], n["incorrect"]) == (2, 2, 1)
+
+
+def test_differences_are_from_the_baseline_that_is_named(hcl: Hcl, dola: list[object], tmp_path: Path) -> None:
+    write_references(tmp_path)
+    control = "vanilla@alpha=0.1@penalty=1.2"
+    call = [*dola, "--methods", f"vanilla,{control},static:1", "--metrics", "exact", "--choices", "--json"]
+
+    def rows(*more: object) -> dict[str, pl.DataFrame]:
+        done = hcl(*call, *more)
+        assert done.code == 0, done.err
+        return {one["table"]: pl.read_parquet(one["path"]) for one in json.loads(done.out)["also"]}
+
+    plain, controlled = rows(), rows("--baseline", control)
+    for name in ("compared", "choices-compared"):
+        for table, base in ((plain[name], "vanilla"), (controlled[name], control)):
+            assert set(table["baseline"].drop_nulls()) == {base}
+            assert base not in set(table.drop_nulls("baseline")["method"])
+    ways = ["constrained", "normalised", "outside", "metric"]
+    compared = controlled["choices-compared"]
+    of_control = compared.filter(method=control).select(*ways, base="value")
+    joined = compared.filter(method="static:1").join(of_control, on=ways, how="left", nulls_equal=True)
+    # Each way of scoring against the same way of scoring the control; where that has no such way, against nothing.
+    assert joined.filter("constrained")["baseline"].to_list() == [control] * joined["constrained"].sum()
+    assert joined["constrained"].sum() > 0 and joined.filter(~pl.col("constrained"))["baseline"].null_count() > 0
+    found, expected = joined["difference"].to_list(), (joined["value"] - joined["base"]).to_list()
+    assert [one is None for one in found] == [one is None for one in expected]
+    assert [one for one in found if one is not None] == pytest.approx([one for one in expected if one is not None])
+    refused = hcl(*dola, "--methods", "vanilla", "--baseline", "static:1")
+    assert refused.code == 2 and refused.err.count("\n") == 1
+    assert "--baseline static:1: is not among --methods; expected one of vanilla" in refused.err
