@@ -62,9 +62,10 @@ SCORED = Table(
         **_RESPONSE_COLUMNS,
         "correct": "bool",  # null if ungradable (no accepted answer given); an empty response is wrong
         "judge": "string",  # the judge that decided `correct`
+        "clustering": "string",  # what decided the next three, e.g. cosine, nli-strict+components+numbers
         "cluster_id": "int32",  # 0.. in order of first appearance within question and layer; null unless correct
         "meaning_id": "int32",  # the same clustering over all answers of the question and layer
-        "similarity_to_cluster": "float32",  # cosine to the first member of `meaning_id`'s cluster; null under `exact`
+        "similarity_to_cluster": "float32",  # cosine to the first member of `meaning_id`'s cluster; null unless cosine
     },
     required=("question", "response", "correct"),
     not_null=("response",),
