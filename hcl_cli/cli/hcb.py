@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hcl_cli.cli import hcb_calibration as own
+from hcl_cli.cli import hcb_comparisons as tests
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
@@ -36,6 +37,11 @@ def hcb(
     confidence: own.ConfidenceOpt = None,
     calibration_table: own.CalibrationTableOpt = None,
     calibration_figure: own.CalibrationFigureOpt = None,
+    compare: tests.CompareOpt = False,
+    all_pairs: tests.AllPairsOpt = False,
+    compare_table: tests.CompareTableOpt = None,
+    power: tests.PowerOpt = False,
+    power_table: tests.PowerTableOpt = None,
     seed: opt.SeedOpt = 0,
     store: opt.StoreOpt = DEFAULT_STORE,
     output: opt.OutputOpt = None,
@@ -59,11 +65,15 @@ def hcb(
     if diversity not in DIVERSITIES:
         raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
     asked = own.asked(calibration, confidence, calibration_table, calibration_figure)
+    asked_tests = tests.asked(compare, all_pairs, compare_table, power, power_table)
     for option, drawn in (("--figure", figure), ("--calibration-figure", calibration_figure)):
         check_export(option, drawn, (".png", ".svg", ".pdf"))
         if drawn is not None and find_spec("matplotlib") is None:
             raise BadOption(f"{option} {drawn}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
-    for option, written in (("--table", table), ("--calibration-table", calibration_table)):
+    for option, written in (
+        ("--table", table), ("--calibration-table", calibration_table), ("--compare-table", compare_table),
+        ("--power-table", power_table),
+    ):  # fmt: skip
         check_export(option, written, (".md", ".csv", ".tex"))
 
     # read
@@ -71,7 +81,7 @@ def hcb(
     refuse_losing(
         {
             "-o": output, "--table": table, "--figure": figure, "--calibration-table": calibration_table,
-            "--calibration-figure": calibration_figure,
+            "--calibration-figure": calibration_figure, "--compare-table": compare_table, "--power-table": power_table,
         },
         *paths,
     )  # fmt: skip
@@ -110,6 +120,8 @@ def hcb(
     if asked is not None:
         calibrated, kept = own.calibrated(session, sources, asked, bootstrap=bootstrap, seed=seed)
         also += kept
+    tested = tests.made(session, sources, asked_tests, balance, diversity=diversity, bootstrap=bootstrap, seed=seed)
+    also += tested.artifacts
 
     # emit
     if not quiet:
@@ -119,6 +131,8 @@ def hcb(
             session.terminal.show(renderable)
     if asked is not None:
         own.show(session, calibrated, asked)
+    tests.show(session, tested, asked_tests)
+    tests.warn_of_noise(session, rows, found)
     if table is not None:
         from hcl_cli.report.tables import write_table
 

@@ -5,6 +5,7 @@ Light: reading it imports neither Polars nor Arrow.
 
 from hcl_cli.schemas.answers import FINDINGS, JUDGED, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
 from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
+from hcl_cli.schemas.comparisons import COMPARISONS, POWER
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
@@ -18,6 +19,8 @@ __all__ = [
     "LAYERS",
     "LAYER_CALIBRATION",
     "FINDINGS",
+    "COMPARISONS",
+    "POWER",
     "ENTROPY",
     "GROUPS",
     "CURVES",
@@ -54,6 +57,8 @@ TABLES = {
         LAYERS,
         LAYER_CALIBRATION,
         FINDINGS,
+        COMPARISONS,
+        POWER,
         ENTROPY,
         GROUPS,
         CURVES,

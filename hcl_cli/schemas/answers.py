@@ -183,6 +183,7 @@ FINDINGS = Table(
         "p_value": "float64",
         "n": "int32",  # what the estimate runs over: questions, layers or curves
         "sentence": "string",  # the same in plain words
+        "published": "string",  # what a paper says of it, or what we read off its figures; null where nothing is known
     },
     required=("statistic",),
     not_null=("statistic",),
