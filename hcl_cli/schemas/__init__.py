@@ -3,10 +3,11 @@
 Light: reading it imports neither Polars nor Arrow.
 """
 
-from hcl_cli.schemas.answers import FINDINGS, JUDGED, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
+from hcl_cli.schemas.answers import FINDINGS, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
 from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
 from hcl_cli.schemas.comparisons import COMPARISONS, POWER
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
+from hcl_cli.schemas.judging import AGREEMENT, BEST_LAYERS, JUDGE_CALIBRATION, JUDGED
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
 from hcl_cli.schemas.uncertainty import CONFIDENCE, CURVES, ENTROPY, GROUPS, LENS, RISKS, SPANS
@@ -16,6 +17,9 @@ __all__ = [
     "RESPONSES",
     "SCORED",
     "JUDGED",
+    "AGREEMENT",
+    "JUDGE_CALIBRATION",
+    "BEST_LAYERS",
     "LAYERS",
     "LAYER_CALIBRATION",
     "FINDINGS",
@@ -54,6 +58,9 @@ TABLES = {
         RESPONSES,
         SCORED,
         JUDGED,
+        AGREEMENT,
+        JUDGE_CALIBRATION,
+        BEST_LAYERS,
         LAYERS,
         LAYER_CALIBRATION,
         FINDINGS,
