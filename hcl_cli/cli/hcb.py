@@ -8,6 +8,7 @@ import typer
 
 from hcl_cli.cli import hcb_calibration as own
 from hcl_cli.cli import hcb_comparisons as tests
+from hcl_cli.cli import hcb_diversity as diverse
 from hcl_cli.cli import hcb_judges as judges
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths, refuse_losing
@@ -19,7 +20,6 @@ from hcl_cli.stages.versions import VERSIONS
 if TYPE_CHECKING:
     import polars as pl
 
-DIVERSITIES = ("clusters", "rarefied", "entropy")
 SCALES = ("raw", "minmax")
 
 
@@ -30,7 +30,8 @@ def hcb(
     ] = None,
     weights: opt.WeightsOpt = "script",
     scale_hallucination: opt.ScaleHallucinationOpt = None,
-    diversity: opt.DiversityOpt = "clusters",
+    diversity: diverse.DiversityOpt = "clusters",
+    embedder: diverse.EncoderOpt = None,
     bootstrap: opt.BootstrapOpt = 2000,
     figure: opt.FigureOpt = None,
     table: opt.TableOpt = None,
@@ -63,8 +64,8 @@ def hcb(
 
     session = Session("hcb", store, force, no_cache, dry_run, output, as_json, quiet, verbose)
     balance = parse_weights(weights, scale_hallucination)
-    if diversity not in DIVERSITIES:
-        raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
+    memo = None if no_cache else store / "identities.json"
+    measure = diverse.parse_diversity(diversity, embedder, seed, memo)
     asked = own.asked(calibration, confidence, calibration_table, calibration_figure)
     asked_tests = tests.asked(compare, all_pairs, compare_table, power, power_table)
     for option, drawn in (("--figure", figure), ("--calibration-figure", calibration_figure)):
@@ -99,18 +100,20 @@ def hcb(
                 "scale_hallucination": balance.scale, "diversity": diversity, "bootstrap": bootstrap, "seed": seed,
             },
             inputs=tuple(Input(source.sha256, source.key) for source in sources),
+            identities=measure.identities,
         )  # fmt: skip
 
     # produce
     computed: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
     def both() -> "tuple[pl.DataFrame, pl.DataFrame]":
-        from hcl_cli.stages.hcb import ScoredInput, layer_tables
+        from hcl_cli.stages.hcb import layer_tables
 
         if not computed:
-            inputs = [ScoredInput(source.frame().collect(), source.sha256) for source in sources]
             computed.append(
-                layer_tables(inputs, weights=balance, diversity=diversity, n_bootstrap=bootstrap, seed=seed)
+                layer_tables(
+                    measure.inputs(sources), weights=balance, diversity=diversity, n_bootstrap=bootstrap, seed=seed
+                )
             )
         return computed[0]
 
@@ -121,12 +124,10 @@ def hcb(
     if asked is not None:
         calibrated, kept = own.calibrated(session, sources, asked, bootstrap=bootstrap, seed=seed)
         also += kept
-    tested = tests.made(session, sources, asked_tests, balance, diversity=diversity, bootstrap=bootstrap, seed=seed)
+    tested = tests.made(session, sources, asked_tests, balance, diversity=measure, bootstrap=bootstrap, seed=seed)
     also += tested.artifacts
 
-    judged, kept = judges.compared(
-        session, sources, recipe, balance, diversity=diversity, bootstrap=bootstrap, seed=seed
-    )
+    judged, kept = judges.compared(session, sources, recipe, balance, diversity=measure, bootstrap=bootstrap, seed=seed)
     also += kept
 
     # emit

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from hcl_cli.artifacts.artifact import Artifact
     from hcl_cli.artifacts.sources import Source
+    from hcl_cli.cli.hcb_diversity import Diversity
     from hcl_cli.measures.hcb import Weights
 
 _PANEL = "Significance"
@@ -83,31 +84,27 @@ def asked(compare: bool, all_pairs: bool, compare_table: Path | None, power: boo
 
 
 def made(
-    session: Session, sources: "Sequence[Source]", asked: Asked, balance: "Weights", *, diversity: str, bootstrap: int,
-    seed: int,
+    session: Session, sources: "Sequence[Source]", asked: Asked, balance: "Weights", *, diversity: "Diversity",
+    bootstrap: int, seed: int,
 ) -> Made:  # fmt: skip
     """The tables that were asked for: found, or computed and kept."""
-
-    def inputs() -> "list[Any]":
-        from hcl_cli.stages.curves import ScoredInput
-
-        return [ScoredInput(source.frame().collect(), source.sha256) for source in sources]
 
     def compared() -> "pl.DataFrame":
         from hcl_cli.stages.comparisons import comparisons
 
         return comparisons(
-            inputs(), weights=balance, diversity=diversity, all_pairs=asked.all_pairs, n_bootstrap=bootstrap, seed=seed
-        )
+            diversity.inputs(sources), weights=balance, diversity=diversity.name, all_pairs=asked.all_pairs,
+            n_bootstrap=bootstrap, seed=seed,
+        )  # fmt: skip
 
     def powered() -> "pl.DataFrame":
         from hcl_cli.stages.power import power_table
 
-        return power_table(inputs(), weights=balance, diversity=diversity)
+        return power_table(diversity.inputs(sources), weights=balance, diversity=diversity.name)
 
     of_balance = {
         "creativity_weight": balance.creativity, "hallucination_weight": balance.hallucination,
-        "scale_hallucination": balance.scale, "diversity": diversity,
+        "scale_hallucination": balance.scale, "diversity": diversity.name,
     }  # fmt: skip
     artifacts: list[Artifact] = []
 
@@ -123,6 +120,7 @@ def made(
             version=VERSIONS["hcb"],
             options=of_balance | options,
             inputs=tuple(Input(source.sha256, source.key) for source in sources),
+            identities=diversity.identities,
         )
         artifacts.append(session.produce(recipe, table, compute))
         return artifacts[-1].rows_as_dicts()

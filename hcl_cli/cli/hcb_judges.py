@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hcl_cli.artifacts.artifact import Artifact
     from hcl_cli.artifacts.recipe import Recipe
     from hcl_cli.artifacts.sources import Source
+    from hcl_cli.cli.hcb_diversity import Diversity
     from hcl_cli.stages.hcb import Weights
 
 
@@ -21,7 +22,7 @@ def compared(
     recipe: "Callable[[str], Recipe]",
     weights: "Weights",
     *,
-    diversity: str,
+    diversity: "Diversity",
     bootstrap: int,
     seed: int,
 ) -> "tuple[list[dict[str, Any]], list[Artifact]]":
@@ -36,7 +37,10 @@ def compared(
         from hcl_cli.stages.curves import ScoredInput
 
         inputs = [ScoredInput(source.frame().collect(), source.sha256) for source in sources]
-        return best_layers(inputs, weights=weights, diversity=diversity, n_bootstrap=bootstrap, seed=seed)
+        return best_layers(
+            inputs, weights=weights, diversity=diversity.name, n_bootstrap=bootstrap, seed=seed,
+            prepare=diversity.prepare(),
+        )  # fmt: skip
 
     if session.no_cache:
         return compute().to_dicts(), []

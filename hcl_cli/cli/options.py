@@ -207,9 +207,6 @@ WeightsOpt = Annotated[
 ScaleHallucinationOpt = Annotated[
     str | None, typer.Option("--scale-hallucination", show_default="the preset's", help="raw or minmax.")
 ]
-DiversityOpt = Annotated[
-    str, typer.Option("--diversity", help="clusters (published), rarefied (m = 5), or entropy of cluster sizes.")
-]
 BootstrapOpt = Annotated[
     int,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,7 +53,7 @@ def _cluster_column(kind: str, name: str) -> str:
 
 def best_layers(
     inputs: Sequence[ScoredInput], *, weights: Weights, diversity: str = "clusters", n_bootstrap: int = 2000,
-    seed: int = 0,
+    seed: int = 0, prepare: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """The best layer of every curve under each judge (with the first clustering) and each clustering (with the first
     judge).
@@ -64,6 +64,7 @@ def best_layers(
     Args:
         inputs: SCORED with the columns of several judges or clusterings.
         weights, diversity, n_bootstrap, seed: as for the layer table.
+        prepare: makes a scored table ready for the diversity, once it is known which answers are correct.
     Returns:
         BEST_LAYERS, ordered by curve, the first choice first; empty if nothing else could decide.
     Raises:
@@ -75,7 +76,9 @@ def best_layers(
     rows: list[dict[str, Any]] = []
     if offered:
         choices = _choices(inputs[0].frame, offered)
-        measured = {choice: _measured(inputs, choice, weights, diversity, n_bootstrap, seed) for choice in choices}
+        measured = {
+            choice: _measured(inputs, choice, prepare, weights, diversity, n_bootstrap, seed) for choice in choices
+        }
         for number in range(len(measured[choices[0]])):
             curves = {choice: found[number] for choice, found in measured.items() if number < len(found)}
             rows += _rows(curves, diversity)
@@ -101,8 +104,9 @@ def _choices(frame: pl.DataFrame, offered: Sequence[tuple[str, str, str]]) -> li
 
 
 def _measured(
-    inputs: Sequence[ScoredInput], choice: Choice, weights: Weights, diversity: str, n_bootstrap: int, seed: int
-) -> list[Measured]:
+    inputs: Sequence[ScoredInput], choice: Choice, prepare: Callable[[pl.DataFrame], pl.DataFrame] | None,
+    weights: Weights, diversity: str, n_bootstrap: int, seed: int,
+) -> list[Measured]:  # fmt: skip
     import polars as pl
 
     chosen = inputs
@@ -114,6 +118,8 @@ def _measured(
             )
             for given in inputs
         ]
+    if prepare is not None:
+        chosen = [replace(given, frame=prepare(given.frame)) for given in chosen]
     return [measure(curve, weights, n_bootstrap, seed) for curve in read_curves(chosen, diversity)]
 
 

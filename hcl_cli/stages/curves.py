@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hcl_cli.errors import BadInput, shown
-from hcl_cli.measures.diversity import cluster_count, cluster_entropy, rarefied_count
+from hcl_cli.measures.diversity import cluster_count, cluster_entropy, coverage_count, rarefied_count
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,7 +26,11 @@ GROUP = ("model", "dataset", "strategy", "method", "temperature", "top_p")
 METHOD = GROUP.index("method")
 _DRAFTING = ("n_tokens", "drafted", "accepted_drafts", "verifications")
 BASELINE = "vanilla"  # the method that others are measured against
-DIVERSITIES = {"clusters": cluster_count, "rarefied": rarefied_count, "entropy": cluster_entropy}
+_FROM_SIZES = {
+    "clusters": cluster_count, "rarefied": rarefied_count, "coverage": coverage_count, "entropy": cluster_entropy,
+}  # fmt: skip
+SPECTRUM = "spectrum"  # of embeddings, which `stages.spectrum` puts beside the rows
+DIVERSITIES = (*_FROM_SIZES, SPECTRUM)
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,7 @@ def conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
         "temperature": pl.Float64, "top_p": pl.Float64, "question_id": pl.String, "question": pl.String,
         "exit_layer": pl.Int16, "sample_index": pl.Int32, "correct": pl.Boolean, "cluster_id": pl.Int32,
         "mean_prob": pl.Float64, "relative_cost": pl.Float64, "n_tokens": pl.Int64, "drafted": pl.Int64,
-        "accepted_drafts": pl.Int64, "verifications": pl.Int64,
+        "accepted_drafts": pl.Int64, "verifications": pl.Int64, SPECTRUM: pl.Float64,
     }  # fmt: skip
     columns = []
     for name, kind in types.items():
@@ -280,7 +284,7 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         table.join(position, on="question_id")
         .join(depth, on=axis)
         .with_columns(cell=pl.col("q").cast(pl.Int64) * len(layers) + pl.col("k").cast(pl.Int64))
-        .select("cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost", *_DRAFTING)
+        .select("cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost", SPECTRUM, *_DRAFTING)
         .sort("cell", "mean_prob", "correct", "cluster_id", "relative_cost")
     )
     cell = table["cell"].to_numpy()
@@ -334,8 +338,13 @@ def _diversity(table: pl.DataFrame, diversity: str, n_cells: int) -> Floats:
     import polars as pl
 
     correct = table.filter("correct")
+    if diversity == SPECTRUM:
+        found = np.full(n_cells, np.nan)
+        of_cells = correct.drop_nulls(SPECTRUM).group_by("cell").agg(pl.col(SPECTRUM).first())
+        found[of_cells["cell"].to_numpy()] = of_cells[SPECTRUM].to_numpy()
+        return found
     if correct.height and correct["cluster_id"].null_count() == correct.height:
         return np.full(n_cells, np.nan)  # never clustered: unknown, not 0
     clusters = correct.group_by("cell", "cluster_id").agg(size=pl.len()).sort("cell", "cluster_id")
     cell, size = clusters["cell"].to_numpy(), clusters["size"].cast(pl.Int64).to_numpy()
-    return DIVERSITIES[diversity](cell, size, n_cells)
+    return _FROM_SIZES[diversity](cell, size, n_cells)

@@ -41,9 +41,12 @@ __all__ = ["across_curves", "of_curve", "of_options", "with_published"]
 _MILLION = 1_000_000
 TIE = 1e-12  # scores that differ by less are the same
 
+_OF_FIVE = ("rarefied", "coverage", "spectrum")  # over questions that have 5 correct answers at every layer
 _DIVERSITY_WORDS = {
     "clusters": "creativity is the mean number of clusters of correct answers",
     "rarefied": "creativity is the mean number of clusters expected among 5 correct answers",
+    "coverage": "creativity is the mean number of clusters expected where 70 % of the correct answers are covered",
+    "spectrum": "creativity is the mean log-determinant of the embeddings of 5 correct answers (nats per answer)",
     "entropy": "creativity is the mean entropy (nats) of the cluster sizes of correct answers",
 }
 
@@ -122,9 +125,9 @@ def _why_not(measured: Measured, diversity: str) -> str:
     if not curve.question_ids:
         graded = sum(curve.n_graded)
         return f"no question has a graded answer {_everywhere(curve)}" if graded else "nothing was graded"
-    if diversity == "rarefied" and not np.isnan(curve.diversity).all(axis=None):
+    if diversity in _OF_FIVE and not np.isnan(curve.diversity).all(axis=None):
         return "creativity is unknown"
-    if diversity == "rarefied":
+    if diversity in _OF_FIVE:
         return (
             f"no question has 5 clustered correct answers {_everywhere(curve)}; try --diversity clusters or "
             f"fewer {curve.noun}s"

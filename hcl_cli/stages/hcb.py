@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hcl_cli.errors import BadOption
-from hcl_cli.measures.diversity import RAREFIED_TO
+from hcl_cli.measures.diversity import RAREFIED_TO, SPECTRUM_ALPHA
 from hcl_cli.measures.hcb import PRESETS, Weights, minmax, winning_shares
 from hcl_cli.measures.intervals import mean_interval, percentile_interval
 from hcl_cli.measures.selection import best_set
@@ -31,6 +31,8 @@ SCALES = ("raw", "minmax")
 _SUPPORT = {
     "clusters": (0.0, math.inf, 1.0),
     "rarefied": (1.0, float(RAREFIED_TO), 1.0),
+    "coverage": (1.0, math.inf, 1.0),
+    "spectrum": (math.log(SPECTRUM_ALPHA), math.log(1 + SPECTRUM_ALPHA), 1.0),
     "entropy": (0.0, math.inf, math.log(2)),
 }
 
@@ -142,8 +144,9 @@ def layer_tables(
 
     * hallucination_rate: share of a question's graded answers that are wrong;
     * creativity_raw: `clusters` counts the clusters of correct answers (0 without one), `rarefied` the clusters
-      expected among 5 correct answers (over the questions that have 5 at every layer), `entropy` the entropy of the
-      cluster sizes in nats (0 without a correct answer);
+      expected among 5 correct answers, `coverage` those expected where 70 % of the correct answers are covered,
+      `spectrum` the log-determinant score of 5 (all three over the questions that have 5 at every layer), `entropy`
+      the entropy of the cluster sizes in nats (0 without a correct answer);
     * creativity: creativity_raw min-max scaled over the curve's layers; hcb: see `measures.hcb`.
 
     Intervals are 95 %, over questions, all samples of a question together: `measures.intervals` for the means, the
@@ -153,7 +156,7 @@ def layer_tables(
         inputs: SCORED columns; a file from elsewhere may lack all but `correct` and the question. Without
             `exit_layer` its answers are one layer, numbered 1; without `cluster_id` creativity is unknown.
         weights, scale_hallucination: see `parse_weights`; weights may also be given ready made.
-        diversity: clusters, rarefied or entropy.
+        diversity: one of DIVERSITIES; `spectrum` reads the column that `stages.spectrum` adds.
         n_bootstrap: resamples, >= 0; with 0 there is no interval and no share of wins.
         seed: of the resamples, >= 0.
     Returns:

@@ -403,7 +403,10 @@ def test_weights_that_are_none(text):
     ("options", "message"),
     [
         ({"scale_hallucination": "both"}, "--scale-hallucination 'both': expected raw or minmax"),
-        ({"diversity": "width"}, "--diversity 'width': expected one of clusters, rarefied, entropy"),
+        (
+            {"diversity": "width"},
+            "--diversity 'width': expected one of clusters, rarefied, coverage, entropy, spectrum",
+        ),
         ({"n_bootstrap": -1}, "--bootstrap -1: expected 0 or more"),
         ({"seed": -1}, "--seed -1: expected a whole number"),
     ],
