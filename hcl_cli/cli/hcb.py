@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hcl_cli.cli import hcb_calibration as own
+from hcl_cli.cli import hcb_rejection as doubt
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
@@ -36,6 +37,9 @@ def hcb(
     confidence: own.ConfidenceOpt = None,
     calibration_table: own.CalibrationTableOpt = None,
     calibration_figure: own.CalibrationFigureOpt = None,
+    rejection: doubt.RejectionOpt = False,
+    rejection_table: doubt.RejectionTableOpt = None,
+    rejection_figure: doubt.RejectionFigureOpt = None,
     seed: opt.SeedOpt = 0,
     store: opt.StoreOpt = DEFAULT_STORE,
     output: opt.OutputOpt = None,
@@ -59,11 +63,16 @@ def hcb(
     if diversity not in DIVERSITIES:
         raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
     asked = own.asked(calibration, confidence, calibration_table, calibration_figure)
-    for option, drawn in (("--figure", figure), ("--calibration-figure", calibration_figure)):
+    asked_doubt = doubt.asked(rejection, rejection_table, rejection_figure)
+    for option, drawn in (
+        ("--figure", figure), ("--calibration-figure", calibration_figure), ("--rejection-figure", rejection_figure),
+    ):  # fmt: skip
         check_export(option, drawn, (".png", ".svg", ".pdf"))
         if drawn is not None and find_spec("matplotlib") is None:
             raise BadOption(f"{option} {drawn}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
-    for option, written in (("--table", table), ("--calibration-table", calibration_table)):
+    for option, written in (
+        ("--table", table), ("--calibration-table", calibration_table), ("--rejection-table", rejection_table),
+    ):  # fmt: skip
         check_export(option, written, (".md", ".csv", ".tex"))
 
     # read
@@ -71,7 +80,8 @@ def hcb(
     refuse_losing(
         {
             "-o": output, "--table": table, "--figure": figure, "--calibration-table": calibration_table,
-            "--calibration-figure": calibration_figure,
+            "--calibration-figure": calibration_figure, "--rejection-table": rejection_table,
+            "--rejection-figure": rejection_figure,
         },
         *paths,
     )  # fmt: skip
@@ -110,6 +120,8 @@ def hcb(
     if asked is not None:
         calibrated, kept = own.calibrated(session, sources, asked, bootstrap=bootstrap, seed=seed)
         also += kept
+    doubted = doubt.made(session, sources, asked_doubt, bootstrap=bootstrap, seed=seed)
+    also += doubted.artifacts if doubted is not None else []
 
     # emit
     if not quiet:
@@ -119,6 +131,7 @@ def hcb(
             session.terminal.show(renderable)
     if asked is not None:
         own.show(session, calibrated, asked)
+    doubt.show(session, doubted, asked_doubt, rows)
     if table is not None:
         from hcl_cli.report.tables import write_table
 

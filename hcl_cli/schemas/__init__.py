@@ -3,7 +3,17 @@
 Light: reading it imports neither Polars nor Arrow.
 """
 
-from hcl_cli.schemas.answers import FINDINGS, JUDGED, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
+from hcl_cli.schemas.answers import (
+    FINDINGS,
+    JUDGED,
+    LAYER_CALIBRATION,
+    LAYERS,
+    QUESTIONS,
+    REJECTION,
+    RESPONSES,
+    SCORED,
+    UNCERTAINTY,
+)
 from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
@@ -17,6 +27,8 @@ __all__ = [
     "JUDGED",
     "LAYERS",
     "LAYER_CALIBRATION",
+    "UNCERTAINTY",
+    "REJECTION",
     "FINDINGS",
     "ENTROPY",
     "GROUPS",
@@ -53,6 +65,8 @@ TABLES = {
         JUDGED,
         LAYERS,
         LAYER_CALIBRATION,
+        UNCERTAINTY,
+        REJECTION,
         FINDINGS,
         ENTROPY,
         GROUPS,
