@@ -10,7 +10,8 @@ shares from .1 to 1; the published area is its sum times the step, 18/19 of it (
 
 Intervals are 95 %, over questions, the quantiles found again in every resample (published: 90 %): of AUROC as in
 `calibration_intervals`; of accuracies percentiles, but Wilson's where fewer than 10 of the kept questions differ from
-all right (or all wrong); of AURAC percentiles, but the mean of the accuracies' ends where that holds at share 1.
+all right (or all wrong); of AURAC the bias-corrected and accelerated bootstrap (percentiles held the truth in 92 to
+95 % of simulations, this in 93 to 96 %), but the mean of the accuracies' ends where that holds at share 1.
 Measured coverage: tests/measures/test_rejection.py.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hcl_cli.measures.calibration_intervals import Estimate, ResampledAuroc
-from hcl_cli.measures.intervals import percentile_interval
+from hcl_cli.measures.intervals import bca_interval, percentile_interval
 from hcl_cli.measures.ranked_intervals import almost_alike, wilson_of_groups
 
 Floats = npt.NDArray[np.float64]
@@ -72,6 +73,12 @@ class Rejection:
     cutoff: Floats
     taken: Floats
     right: Floats
+
+    @property
+    def influence(self) -> Floats:
+        """[question, share]: effect of the question on the accuracy, with the cutoff held, in units of a mean."""
+        of_share = self.taken.sum(axis=1, keepdims=True) / self.taken.shape[1]
+        return ((self.right - self.accuracy[:, None] * self.taken) / of_share).T
 
 
 def rejection(answers: JudgedAnswers, counts: Floats) -> Rejection:
@@ -182,5 +189,6 @@ def aurac(found: Rejection) -> Estimate:
     if almost_alike(found.taken[-1], found.right[-1]):
         ends = accuracy_estimates(found)
         return Estimate(value, float(np.mean([e.low for e in ends])), float(np.mean([e.high for e in ends])))
-    low, high = percentile_interval(np.array([value]), np.round(found.drawn.mean(axis=1, keepdims=True), 12))
+    drawn = np.round(found.drawn.mean(axis=1, keepdims=True), 12)
+    low, high = bca_interval(np.array([value]), drawn, found.influence.mean(axis=1, keepdims=True))
     return Estimate(value, float(low[0]), float(high[0]))
