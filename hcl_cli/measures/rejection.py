@@ -124,19 +124,21 @@ def _walk(rows: tuple[Ints, Floats, Floats, Ints], counts: Floats) -> tuple[Floa
     width = max(16, _BLOCK // len(question))
     for start in range(0, len(counts), width):
         block = slice(start, start + width)
-        drawn = np.ascontiguousarray(counts[block].T)[question]  # [row, resample]
-        good, bad = drawn * right[:, None], drawn * wrong[:, None]
+        drawn = np.take(counts[block], question, axis=1)  # [resample, row]
+        good, bad = drawn * right, drawn * wrong
         if has_ties:
-            good, bad = np.add.reduceat(good, starts, axis=0), np.add.reduceat(bad, starts, axis=0)
-        below = np.cumsum(good, axis=0)  # [value, resample]
-        won[block] = np.einsum("vr,vr->r", bad, below - good / 2)
-        kept = np.ascontiguousarray((below + np.cumsum(bad, axis=0)).T)  # [resample, value]
+            good, bad = np.add.reduceat(good, starts, axis=1), np.add.reduceat(bad, starts, axis=1)
+        below = np.cumsum(good, axis=1)  # [resample, value]
+        kept = below + np.cumsum(bad, axis=1)
+        good *= -0.5
+        good += below  # weight of what is right and less uncertain, ties half
+        won[block] = np.einsum("rv,rv->r", bad, good)
         # One search in all resamples, which are laid end to end.
         offset = (np.arange(len(kept)) * (n_questions + 1.0))[:, None]
         place = np.searchsorted((kept + offset).ravel(), (needed + offset).ravel()).reshape(len(kept), -1)
         found = place - np.arange(len(kept))[:, None] * kept.shape[1]
         edge[block] = found = np.minimum(found, kept.shape[1] - 1)
-        accuracy[block] = below.T[np.arange(len(kept))[:, None], found] / np.take_along_axis(kept, found, axis=1)
+        accuracy[block] = np.take_along_axis(below, found, axis=1) / np.take_along_axis(kept, found, axis=1)
     return won, accuracy, edge
 
 
