@@ -33,6 +33,7 @@ def simulated() -> Curve:
         question_ids=[f"q{number}" for number in range(QUESTIONS)],
         n_left_out=0,
         wrong=rng.binomial(50, rng.random(shape)) / 50,
+        graded=np.full(shape, 50.0),
         diversity=rng.poisson(3.0, shape).astype(np.float64),
         confidence=rng.random(shape),
         semantic_entropy=rng.random(shape),

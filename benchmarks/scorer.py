@@ -20,6 +20,7 @@ import polars as pl
 
 from hcl_cli.models.encoders import find_encoder, load_encoder
 from hcl_cli.resources import data_file
+from hcl_cli.stages.clusterings import Cosine
 from hcl_cli.stages.score import scored
 
 LAYERS, SAMPLES = 10, 50
@@ -94,11 +95,11 @@ def main() -> None:
                 peer.encode(text, show_progress_bar=False)
             peers.append((clocks() - start) * (frame.height / options.peer))
             start = clocks()
-            scored(frame, encode=ours.encode)
+            scored(frame, clusterings=[Cosine(ours.encode, reading=ours.reading)])
             mine.append(clocks() - start)
         wall, cpu = (sorted(ratio) for ratio in (np.array(peers) / np.array(mine)).T)
         start = time.perf_counter()
-        scored(frame, cluster="exact")
+        scored(frame)
         unembedded = time.perf_counter() - start
         seconds = [np.median(np.array(each), axis=0) for each in (peers, mine)]
         print(

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+sys.path.insert(0, str(Path(__file__).parent))
+from planted_nli import write_planted_nli
+
 # A busy machine is not a fault: examples have no deadline.
 settings.register_profile("hcl", deadline=None)
 settings.load_profile("hcl")
@@ -186,3 +189,9 @@ def llama32_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 if __name__ == "__main__":
     print(save_llama32_like(Path(sys.argv[1])))
+
+
+@pytest.fixture(scope="session")
+def planted_nli(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small entailment model whose verdicts are known (`planted_nli.relation`)."""
+    return write_planted_nli(tmp_path_factory.mktemp("nli") / "planted-nli")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hcl_cli.cli import hcb_calibration as own
+from hcl_cli.cli import hcb_comparisons as tests
 from hcl_cli.cli import hcb_rejection as doubt
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths, refuse_losing
@@ -40,6 +41,11 @@ def hcb(
     rejection: doubt.RejectionOpt = False,
     rejection_table: doubt.RejectionTableOpt = None,
     rejection_figure: doubt.RejectionFigureOpt = None,
+    compare: tests.CompareOpt = False,
+    all_pairs: tests.AllPairsOpt = False,
+    compare_table: tests.CompareTableOpt = None,
+    power: tests.PowerOpt = False,
+    power_table: tests.PowerTableOpt = None,
     seed: opt.SeedOpt = 0,
     store: opt.StoreOpt = DEFAULT_STORE,
     output: opt.OutputOpt = None,
@@ -63,6 +69,7 @@ def hcb(
     if diversity not in DIVERSITIES:
         raise BadOption(f"--diversity {diversity}: expected one of {', '.join(DIVERSITIES)}")
     asked = own.asked(calibration, confidence, calibration_table, calibration_figure)
+    asked_tests = tests.asked(compare, all_pairs, compare_table, power, power_table)
     asked_doubt = doubt.asked(rejection, rejection_table, rejection_figure)
     for option, drawn in (
         ("--figure", figure), ("--calibration-figure", calibration_figure), ("--rejection-figure", rejection_figure),
@@ -72,6 +79,7 @@ def hcb(
             raise BadOption(f"{option} {drawn}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
     for option, written in (
         ("--table", table), ("--calibration-table", calibration_table), ("--rejection-table", rejection_table),
+        ("--compare-table", compare_table), ("--power-table", power_table),
     ):  # fmt: skip
         check_export(option, written, (".md", ".csv", ".tex"))
 
@@ -81,7 +89,7 @@ def hcb(
         {
             "-o": output, "--table": table, "--figure": figure, "--calibration-table": calibration_table,
             "--calibration-figure": calibration_figure, "--rejection-table": rejection_table,
-            "--rejection-figure": rejection_figure,
+            "--rejection-figure": rejection_figure, "--compare-table": compare_table, "--power-table": power_table,
         },
         *paths,
     )  # fmt: skip
@@ -122,6 +130,8 @@ def hcb(
         also += kept
     doubted = doubt.made(session, sources, asked_doubt, bootstrap=bootstrap, seed=seed)
     also += doubted.artifacts if doubted is not None else []
+    tested = tests.made(session, sources, asked_tests, balance, diversity=diversity, bootstrap=bootstrap, seed=seed)
+    also += tested.artifacts
 
     # emit
     if not quiet:
@@ -132,6 +142,8 @@ def hcb(
     if asked is not None:
         own.show(session, calibrated, asked)
     doubt.show(session, doubted, asked_doubt, rows)
+    tests.show(session, tested, asked_tests)
+    tests.warn_of_noise(session, rows, found)
     if table is not None:
         from hcl_cli.report.tables import write_table
 

@@ -174,21 +174,25 @@ JudgeOpt = Annotated[
     typer.Option(
         "--judge",
         metavar="JUDGES",
-        help="alias, exact, contains, published, llm; several with commas: the first decides.",
+        help="alias, exact, contains, published, nli, llm; several with commas: the first decides.",
     ),
 ]
-ClusterOpt = Annotated[str, typer.Option("--cluster", help="cosine of sentence embeddings, or exact (same words).")]
 ThresholdOpt = Annotated[
     float,
     typer.Option(
-        "--threshold", metavar="COSINE", callback=bounded("--threshold", -1, 1, hint="expected -1 to 1"),
+        "--threshold", metavar="COSINE", rich_help_panel="Clusters",
+        callback=bounded("--threshold", -1, 1, hint="expected -1 to 1"),
         help="Least cosine at which two answers mean the same.",
     ),
 ]  # fmt: skip
 EmbedderOpt = Annotated[
     str | None,
     typer.Option(
-        "--embedder", metavar="MODEL", show_default="all-MiniLM-L6-v2", help="Sentence encoder: folder or Hub name."
+        "--embedder",
+        metavar="MODEL",
+        show_default="all-MiniLM-L6-v2",
+        rich_help_panel="Clusters",
+        help="Sentence encoder: folder or Hub name.",
     ),
 ]
 

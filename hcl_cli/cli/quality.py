@@ -70,10 +70,10 @@ class Settings:
     warn: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        from hcl_cli.stages.score import CLUSTERS, JUDGES
+        from hcl_cli.stages.string_judges import JUDGES
 
         one_of("--judge", self.judge, JUDGES)
-        one_of("--cluster", self.cluster, CLUSTERS)
+        one_of("--cluster", self.cluster, ("cosine", "exact"))
         if self.cluster == "cosine" and self.encoder is None:
             raise BadOption("--cluster cosine: no sentence encoder is at hand; use --cluster exact")
         if not 0 <= self.temperature < math.inf:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hcl_cli.cli import options as opt
+from hcl_cli.cli import score_clusters as by
 from hcl_cli.cli import score_llm as own
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
     from hcl_cli.artifacts.artifact import Artifact
 
 LLM = "llm"
-JUDGES = ("alias", "exact", "contains", "published", LLM)
-CLUSTERS = ("cosine", "exact")
+JUDGES = ("alias", "exact", "contains", "published", by.NLI, LLM)
 
 
 def score(
     context: typer.Context,
     responses: opt.ArtifactArg = None,
     judge: opt.JudgeOpt = "alias",
-    cluster: opt.ClusterOpt = "cosine",
+    cluster: by.ClusterOpt = "cosine",
+    cluster_rule: by.RuleOpt = "greedy",
     threshold: opt.ThresholdOpt = 0.8,
+    numbers_must_agree: by.NumbersOpt = False,
     embedder: opt.EmbedderOpt = None,
+    nli_model: by.NliModelOpt = None,
+    nli_question: by.NliQuestionOpt = True,
     llm_url: own.LlmUrlOpt = None,
     llm_model: own.LlmModelOpt = None,
     llm_prompt: own.LlmPromptOpt = "published",
@@ -71,19 +75,16 @@ def score(
     judges = tuple(one for name in named for one in (llm.names if llm is not None and name == LLM else (name,)))
     if llm is not None:
         own.refuse_first(judges, llm.prompts)
-    if cluster not in CLUSTERS:
-        raise BadOption(f"--cluster {cluster}: expected {' or '.join(CLUSTERS)}")
+    clusterings = by.parse_clusterings(cluster, cluster_rule, numbers_must_agree)
 
     # read
     path = input_paths([responses] if responses is not None else [], "hcl score")[0]
     refuse_losing({"-o": output}, path, *llm_prompt.split(","), llm_references)
     source = read_source(path, RESPONSES)
-    reference = None
-    if cluster == "cosine":
-        from hcl_cli.models.encoders import find_encoder
-        from hcl_cli.models.identity import remembered_sha256
-
-        reference = find_encoder(embedder, sha256=lambda file: remembered_sha256(file, memo))
+    clusterers = by.clusterers(
+        context, session, judges, clusterings, threshold=threshold, rule=cluster_rule, numbers=numbers_must_agree,
+        embedder=embedder, nli_model=nli_model, with_question=nli_question, device=device, memo=memo,
+    )  # fmt: skip
 
     # recipe
     recipe = Recipe(
@@ -91,36 +92,34 @@ def score(
         stage="score",
         version=VERSIONS["score"],
         options={
-            "judge": list(judges), "cluster": cluster, "threshold": threshold if reference else None,
-            **({} if llm is None else llm.options()),
+            "judge": list(judges), **clusterers.options(), **({} if llm is None else llm.options()),
         },
         inputs=(Input(source.sha256, source.key),),
-        identities={
-            **({"embedder": reference.identity} if reference else {}), **({} if llm is None else llm.identities()),
-        },
+        identities={**clusterers.identities(), **({} if llm is None else llm.identities())},
     )  # fmt: skip
 
     # produce
     def compute() -> "pl.DataFrame":
+        import polars as pl
+
         from hcl_cli.stages.score import scored
 
-        encode = None
-        if reference is not None:
-            from hcl_cli.models.encoders import load_encoder
-            from hcl_cli.models.load import resolve_device
-
-            session.device = resolve_device(device)  # for the log: what `auto` came to
-            encode = load_encoder(reference, session.device).encode
         rows = source.frame().collect()
-        given = None if llm is None else llm.verdicts(rows, source)
-        with session.terminal.progress("score", "distinct strings") as advance:
+        given = [clusterers.verdicts(rows, source), None if llm is None else llm.verdicts(rows, source)]
+        known = [frame for frame in given if frame is not None]
+        with (
+            session.terminal.progress("score", "distinct strings") as embedded,
+            session.terminal.progress("score", "groups clustered by entailment") as entailed,
+        ):
             try:
-                return scored(
-                    rows, judges=judges, cluster=cluster, threshold=threshold, encode=encode, progress=advance,
-                    given=given,
+                table = scored(
+                    rows, judges=judges, clusterings=clusterers.made(embedded, entailed),
+                    given=pl.concat(known, how="horizontal") if known else None,
                 )  # fmt: skip
             except BadInput as error:
                 raise BadInput(f"{source.path}: {error}") from error
+        clusterers.say_cut()
+        return table
 
     if dry_run and llm is not None and session.store.find(recipe, SCORED) is None:
         llm.estimated(source)
@@ -135,7 +134,8 @@ def score(
         else "without an accepted answer could not be graded"
     )
     session.terminal.say(
-        f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {cluster}{origin}; {ungradable} {without}"
+        f"score: {artifact.rows} responses judged by {judges[0]}, clusters by {', '.join(clusterers.labels)}{origin}; "
+        f"{ungradable} {without}"
     )
     rows, also = ([], []) if llm is None else llm.summary(artifact)
     if llm is not None:

@@ -37,3 +37,18 @@ def agreement(places: npt.ArrayLike) -> Floats:
     x = np.asarray(places, dtype=np.float64)
     first, second = np.triu_indices(x.shape[-1], k=1)
     return np.asarray(1.0 - np.abs(x[..., first] - x[..., second]).mean(axis=-1))
+
+
+def mean_correlation(r: npt.ArrayLike, weight: npt.ArrayLike) -> Floats:
+    """Weighted mean of correlations by Fisher's z: tanh(sum w artanh r / sum w).
+
+    Args:
+        r: [..., item], in [-1, 1]; what is nearer to 1 than .999 counts as .999, as z of 1 is infinite.
+        weight: [item], > 0; for n points behind a correlation usually n - 3.
+    Returns:
+        [...]; items that are NaN do not count, NaN if all are.
+    """
+    z = np.arctanh(np.clip(np.asarray(r, dtype=np.float64), -0.999, 0.999))
+    w = np.where(np.isnan(z), 0.0, np.asarray(weight, dtype=np.float64))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.tanh((w * np.where(np.isnan(z), 0.0, z)).sum(axis=-1) / w.sum(axis=-1)))

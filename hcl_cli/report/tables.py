@@ -22,10 +22,13 @@ _COLUMNS = (
     ("HCB", "hcb"),
 )
 _SENTENCES = (
-    "best_layer", "best_method", "best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation",
-    "best_confidence_lead", "drafts_accepted",
+    "best_layer", "best_method", "best_minus_last", "best_minus_vanilla", "best_exit_saves",
+    "creativity_hallucination_correlation", "best_confidence_lead", "drafts_accepted",
 )  # fmt: skip
-_OF_ALL = ("correlation_over_curves", "best_depth_agreement", "formula", "resamples")
+_OF_ALL = (
+    "correlation_over_layers", "correlation_over_models", "correlation_over_curves", "best_depth_agreement",
+    "best_depth", "best_confidence_lead_over_curves", "formula", "resamples",
+)  # fmt: skip
 
 
 def table_text(layers: Sequence[Row], ending: str, findings: Sequence[Row] = ()) -> str:
@@ -48,7 +51,13 @@ def table_text(layers: Sequence[Row], ending: str, findings: Sequence[Row] = ())
     said = [overall[name]["sentence"].rstrip(".") + "." for name in _OF_ALL if name in overall]
     parts = [_markdown(curve) if ending == ".md" else _latex(curve) for curve in curves]
     escape = markdown_escaped if ending == ".md" else latex_escaped
-    return "\n".join([*parts, *(f"{escape(sentence)}\n" for sentence in said)])
+    text = "\n".join([*parts, *(f"{escape(sentence)}\n" for sentence in said)])
+    if ending != ".md":
+        return text
+    from hcl_cli.report.findings_tables import claims_markdown
+
+    claims = claims_markdown(layers, findings)
+    return f"{text}\n{claims}" if claims else text
 
 
 def write_table(layers: Sequence[Row], path: Path, findings: Sequence[Row] = ()) -> None:

@@ -15,10 +15,14 @@ from hcl_cli.report.labels import CurveRows, Row, counts, curves_of, number, of_
 WIDE = 110  # columns from which there is room for more than the three rates
 
 _SENTENCES = (
-    "drafts_accepted", "best_minus_last", "best_minus_vanilla", "creativity_hallucination_correlation",
-    "best_confidence_lead",
+    "drafts_accepted", "best_minus_last", "best_minus_vanilla", "best_exit_saves",
+    "creativity_hallucination_correlation", "best_confidence_lead",
 )  # fmt: skip
-_OF_ALL = ("correlation_over_curves", "best_depth_agreement")
+# Of several curves; beside the published claims they stand in a table: `report.findings_tables`.
+_OF_ALL = (
+    "correlation_over_layers", "correlation_over_models", "correlation_over_curves", "best_depth_agreement",
+    "best_depth", "best_confidence_lead_over_curves",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class CurveTable:
         yield Text(f"{counts(self.curve)}.", style="dim")
 
 
-def layer_report(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Iterator[CurveTable | Text]:
+def layer_report(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Iterator[CurveTable | Table | Text]:
     """What `hcl hcb` shows: each curve, then what holds for all of them, then the formula.
 
     Args:
@@ -88,13 +92,19 @@ def layer_report(layers: Sequence[Row], findings: Sequence[Row] = ()) -> Iterato
     Yields:
         renderables for rich. Names are never read as markup.
     """
-    for curve in curves_of(layers, findings):
+    curves = curves_of(layers, findings)
+    for curve in curves:
         yield CurveTable(curve)
         yield Text("")
     overall = of_all(findings)
-    for name in _OF_ALL:
-        if name in overall:
-            yield Text(overall[name]["sentence"])
+    if len(curves) > 1 and any(row.get("published") for row in findings):
+        from hcl_cli.report.findings_tables import claims_report
+
+        yield from claims_report(layers, findings)
+    else:
+        for name in _OF_ALL:
+            if name in overall:
+                yield Text(overall[name]["sentence"])
     about = [overall[name]["sentence"] for name in ("formula", "resamples") if name in overall]
     if about:
         yield Text(". ".join(about) + ".", style="dim")

@@ -15,6 +15,7 @@ from hcl_cli.schemas.answers import (
     UNCERTAINTY,
 )
 from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
+from hcl_cli.schemas.comparisons import COMPARISONS, POWER
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
@@ -30,6 +31,8 @@ __all__ = [
     "UNCERTAINTY",
     "REJECTION",
     "FINDINGS",
+    "COMPARISONS",
+    "POWER",
     "ENTROPY",
     "GROUPS",
     "CURVES",
@@ -68,6 +71,8 @@ TABLES = {
         UNCERTAINTY,
         REJECTION,
         FINDINGS,
+        COMPARISONS,
+        POWER,
         ENTROPY,
         GROUPS,
         CURVES,

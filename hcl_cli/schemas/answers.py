@@ -62,9 +62,10 @@ SCORED = Table(
         **_RESPONSE_COLUMNS,
         "correct": "bool",  # null if ungradable (no accepted answer given); an empty response is wrong
         "judge": "string",  # the judge that decided `correct`
+        "clustering": "string",  # what decided the next three, e.g. cosine, nli-strict+components+numbers
         "cluster_id": "int32",  # 0.. in order of first appearance within question and layer; null unless correct
         "meaning_id": "int32",  # the same clustering over all answers of the question and layer
-        "similarity_to_cluster": "float32",  # cosine to the first member of `meaning_id`'s cluster; null under `exact`
+        "similarity_to_cluster": "float32",  # cosine to the first member of `meaning_id`'s cluster; null unless cosine
     },
     required=("question", "response", "correct"),
     not_null=("response",),
@@ -239,6 +240,7 @@ FINDINGS = Table(
         "p_value": "float64",
         "n": "int32",  # what the estimate runs over: questions, layers or curves
         "sentence": "string",  # the same in plain words
+        "published": "string",  # what a paper says of it, or what we read off its figures; null where nothing is known
     },
     required=("statistic",),
     not_null=("statistic",),

@@ -53,6 +53,7 @@ class Curve:
         question_ids: the questions compared, those with a graded answer at every layer.
         n_left_out: questions left out because some layer has no graded answer to them.
         wrong: [question, layer], share of graded answers that are wrong.
+        graded: [question, layer], number of graded answers, >= 1.
         diversity: [question, layer]; NaN in a whole row for a question that does not count for creativity, NaN
             everywhere if the answers were not clustered.
         confidence: [question, layer], mean of `mean_prob`; NaN in a whole row where some layer has none.
@@ -69,6 +70,7 @@ class Curve:
     question_ids: list[str]
     n_left_out: int
     wrong: Floats
+    graded: Floats
     diversity: Floats
     confidence: Floats
     semantic_entropy: Floats
@@ -319,6 +321,7 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         question_ids=ids.filter(pl.Series(compared)).to_list(),
         n_left_out=int((~compared).sum()),
         wrong=wrong[compared],
+        graded=graded[compared],
         diversity=_whole_rows(found[compared]),
         confidence=_whole_rows(confidence[compared]),
         semantic_entropy=entropies["semantic_entropy"][compared],

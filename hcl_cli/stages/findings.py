@@ -2,12 +2,14 @@
 
 About the options: `formula` (estimate: the weight of creativity), `resamples`.
 About one curve over layers: `best_layer` (estimate: the layer; interval: of the layer that wins in a resample),
-`best_minus_last` (one-sided p-value with the choice inside). About one over decoding methods: `best_method`,
-`best_minus_vanilla`. About either: `creativity_hallucination_correlation` (over layers, of the measured means:
-noise between layers draws it towards 0, which its interval does not know), `best_confidence_lead` (over the mean of the
-other layers), `drafts_accepted` (of self-speculative decoding), `responses_ungraded`, `questions_left_out`.
-About several curves: `correlation_over_curves` (of creativity and hallucination at each curve's last layer, or under
-`vanilla`), `best_depth_agreement` (1 minus the mean distance of the best layers' relative depths).
+`best_minus_last` (one-sided p-value with the choice inside), `best_exit_saves` (estimate: hallucination there less
+that of the last layer, in a band that holds for all layers). About one over decoding methods: `best_method`,
+`best_minus_vanilla`. About either: `best_within_noise` (that others cannot be told apart from the best; estimate:
+questions that would tell it from the second-best by HCB with 80 % power, corrected for the number of layers),
+`creativity_hallucination_correlation` (over layers, of the measured means: noise between layers draws it towards 0,
+which its interval does not know), `best_confidence_lead` (over the mean of the other layers), `drafts_accepted` (of
+self-speculative decoding), `responses_ungraded`, `questions_left_out`.
+About several curves: see `stages.findings_over_curves`. Column `published`: see `stages.claims`.
 """
 
 from __future__ import annotations
@@ -19,16 +21,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hcl_cli.measures.association import agreement, pearson
+from hcl_cli.measures.association import pearson
 from hcl_cli.measures.hcb import Weights, best_layer
-from hcl_cli.measures.intervals import percentile_interval
-from hcl_cli.measures.selection import better_than
+from hcl_cli.measures.intervals import mean_interval, percentile_interval
+from hcl_cli.measures.selection import better_than, simultaneous_band
+from hcl_cli.stages.claims import PUBLISHED
 from hcl_cli.stages.curves import BASELINE, Curve
+from hcl_cli.stages.finding_words import about, fixed, known, p_text, percent
+from hcl_cli.stages.findings_over_curves import across_curves, confidence_lead
+from hcl_cli.stages.paired_layers import runner_up
+from hcl_cli.stages.power import questions_to_tell
 from hcl_cli.stages.resampled import Measured
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
+__all__ = ["across_curves", "of_curve", "of_options", "with_published"]
+
+_MILLION = 1_000_000
 TIE = 1e-12  # scores that differ by less are the same
 
 _DIVERSITY_WORDS = {
@@ -59,9 +69,16 @@ def of_curve(measured: Measured, rows: Sequence[Row], diversity: str) -> list[Ro
     """The statements about one curve; `rows` are its rows of LAYERS."""
     statements = [_best(measured, rows, diversity)]
     if measured.best is not None:
-        statements += [_against_reference(measured), _confidence(measured)]
+        statements += [
+            _within_noise(measured, rows), _against_reference(measured), _saves(measured), _confidence(measured),
+        ]  # fmt: skip
     statements += [_correlation(measured), _drafts(measured), *_left_out(measured)]
     return [{**measured.curve.group, **row} for row in statements if row]
+
+
+def with_published(rows: Sequence[Row]) -> list[Row]:
+    """The statements, each beside what a paper says of it (null where nothing is published)."""
+    return [{**row, "published": PUBLISHED.get(row["statistic"])} for row in rows]
 
 
 def _best(measured: Measured, rows: Sequence[Row], diversity: str) -> Row:
@@ -136,10 +153,66 @@ def _against_reference(measured: Measured) -> Row:
     # Two scores in [0, 1] are at most 1 apart; the band, whose scale is held, does not know that.
     low, high = max(low, -1.0), min(high, max(1.0, lead))
     return {
-        **row, "estimate": _known(lead), "low": _known(low), "high": _known(high),
-        "sentence": f"{curve.noun.capitalize()} {curve.names[best]} leads {other} by HCB {_fixed(lead, 2)} "
-        f"[{_fixed(low, 2)}, {_fixed(high, 2)}], one-sided {p_text(p_value)} with the choice of the {curve.noun} "
+        **row, "estimate": known(lead), "low": known(low), "high": known(high),
+        "sentence": f"{curve.noun.capitalize()} {curve.names[best]} leads {other} by HCB {fixed(lead, 2)} "
+        f"[{fixed(low, 2)}, {fixed(high, 2)}], one-sided {p_text(p_value)} with the choice of the {curve.noun} "
         "counted in.",
+    }  # fmt: skip
+
+
+def _within_noise(measured: Measured, rows: Sequence[Row]) -> Row:
+    """That another layer may be the best, and how much data would tell; the command warns of it."""
+    curve, best, second = measured.curve, measured.best, runner_up(measured)
+    near = [k for k, row in enumerate(rows) if row["in_best_set"] and k != best]
+    if best is None or second is None or not near:
+        return {}
+    n_questions, noun = len(curve.question_ids), curve.noun
+    # Verified drafts follow the full model's law at every layer: no number of questions tells them apart.
+    alike = curve.methods is None and any(rate is not None for rate in curve.acceptance_rate)
+    number = math.nan if alike else questions_to_tell(measured, best, second)
+    text = f"{noun.capitalize()} {curve.names[best]} is best, but {noun}{'s' if len(near) > 1 else ''} "
+    text += f"{_listed(near, curve)} cannot be told apart from it with {n_questions:,} questions"
+    if alike:
+        text += "; by their law they are the same, as the full model verified every draft"
+    elif number > _MILLION:
+        text += f"; it would take over a million to tell {curve.names[best]} from {curve.names[second]}"
+    elif number > n_questions:
+        text += f"; about {about(number)} would tell {curve.names[best]} from {curve.names[second]} with 80 % power"
+    return {
+        "statistic": "best_within_noise", "exit_layer": curve.layers[best], "n": n_questions,
+        "estimate": known(number), "sentence": f"{text}: hcl hcb --power.",
+    }  # fmt: skip
+
+
+def _saves(measured: Measured) -> Row:
+    """What leaving at the best layer costs and saves, against the last one; under early exit alone."""
+    curve, best, reference = measured.curve, measured.best, measured.curve.reference
+    if best is None or reference is None or curve.methods is not None or len(curve.layers) < 2:
+        return {}
+    cost = curve.relative_cost[best]
+    if cost is None or curve.acceptance_rate[best] is not None:
+        return {}
+    row: Row = {"statistic": "best_exit_saves", "exit_layer": curve.layers[best], "n": len(curve.question_ids)}
+    if best == reference:
+        return {**row, "estimate": 0.0, "sentence": "The best exit is the last layer: it saves nothing."}
+    others = [k for k in range(len(curve.layers)) if k != reference]
+    rise = curve.wrong[:, others] - curve.wrong[:, [reference]]
+    drawn = measured.drawn_hallucination[:, others] - measured.drawn_hallucination[:, [reference]]
+    drawn = drawn[~np.isnan(drawn).any(axis=1)]
+    at, estimate = others.index(best), rise.mean(axis=0)
+    told = ""
+    low = high = math.nan
+    if len(rise) > 1 and len(drawn):
+        # The band of all layers holds whichever is chosen; where few questions differ, it knows too little.
+        band_low, band_high, _ = simultaneous_band(estimate, drawn, len(rise))
+        own_low, own_high = mean_interval(rise[:, [at]], drawn[:, [at]], (-1.0, 1.0))
+        low, high = max(-1.0, min(band_low[at], own_low[0])), min(1.0, max(band_high[at], own_high[0]))
+        told = f" [{fixed(low, 2, '+')}, {fixed(high, 2, '+')}]"
+    counted = f", the choice of the {curve.noun} counted in" if told else ""
+    return {
+        **row, "estimate": known(estimate[at]), "low": known(low), "high": known(high),
+        "sentence": f"Exit {curve.names[best]} costs {percent(cost)} of the full model, hallucination "
+        f"{fixed(estimate[at], 2, '+')}{told} against layer {curve.names[reference]}{counted}.",
     }  # fmt: skip
 
 
@@ -147,19 +220,14 @@ def _confidence(measured: Measured) -> Row:
     curve, best, layers = measured.curve, measured.best, measured.curve.layers
     if best is None or len(layers) < 2 or np.isnan(measured.confidence).any():
         return {}
-    others = [k for k in range(len(layers)) if k != best]
-
-    def lead(values: Floats) -> Floats:
-        return np.asarray(values[..., best] - values[..., others].mean(axis=-1))
-
-    estimate = lead(measured.confidence)[None]
-    low, high = percentile_interval(estimate, lead(measured.drawn_confidence)[:, None])
-    told = "" if np.isnan(low[0]) else f" [{_fixed(low[0], 3, '+')}, {_fixed(high[0], 3, '+')}]"
+    estimate = confidence_lead(measured.confidence, best)[None]
+    low, high = percentile_interval(estimate, confidence_lead(measured.drawn_confidence, best)[:, None])
+    told = "" if np.isnan(low[0]) else f" [{fixed(low[0], 3, '+')}, {fixed(high[0], 3, '+')}]"
     return {
         "statistic": "best_confidence_lead", "exit_layer": layers[best], "n": len(measured.curve.question_ids),
-        "estimate": _known(estimate[0]), "low": _known(low[0]), "high": _known(high[0]),
+        "estimate": known(estimate[0]), "low": known(low[0]), "high": known(high[0]),
         "sentence": f"Mean token probability {'at' if curve.methods is None else 'under'} {curve.noun} "
-        f"{curve.names[best]} differs by {_fixed(estimate[0], 3, '+')}{told} from the mean of the other {curve.noun}s.",
+        f"{curve.names[best]} differs by {fixed(estimate[0], 3, '+')}{told} from the mean of the other {curve.noun}s.",
     }  # fmt: skip
 
 
@@ -180,7 +248,7 @@ def _correlation(measured: Measured) -> Row:
 
 def _correlation_cells(r: float, drawn: Floats) -> Row:
     low, high = percentile_interval(np.array([r]), drawn[:, None])
-    return {"estimate": _known(r), "low": _known(low[0]), "high": _known(high[0])}
+    return {"estimate": known(r), "low": known(low[0]), "high": known(high[0])}
 
 
 def _correlation_text(r: float, drawn: Floats) -> str:
@@ -201,7 +269,7 @@ def _drafts(measured: Measured) -> Row:
     if last > first:
         told += f" and {percent(accepted[last])} of those of layer {last}"
     return {
-        "statistic": "drafts_accepted", "exit_layer": last, "estimate": _known(accepted[last]), "n": len(accepted),
+        "statistic": "drafts_accepted", "exit_layer": last, "estimate": known(accepted[last]), "n": len(accepted),
         "sentence": f"Drafts were verified by the full model, which accepted {told}. The answers follow the full "
         "model's law whatever the layer, so that differences between layers are chance.",
     }  # fmt: skip
@@ -222,55 +290,6 @@ def _left_out(measured: Measured) -> list[Row]:
             f"not graded {_everywhere(curve)}.",
         },
     ]  # fmt: skip
-
-
-def across_curves(curves: Sequence[Measured]) -> list[Row]:
-    """The statements about several curves; none for one curve. Our own summaries, not a paper's."""
-    known = [measured for measured in curves if measured.best is not None]
-    rows: list[Row] = []
-    ends = [(m, m.curve.reference) for m in known if m.curve.reference is not None]
-    if len(ends) >= 3:
-        r = pearson([m.creativity[end] for m, end in ends], [m.hallucination[end] for m, end in ends])
-        if not np.isnan(r):
-            drawn = pearson(
-                np.stack([m.drawn_creativity[:, end] for m, end in ends], axis=1),
-                np.stack([m.drawn_hallucination[:, end] for m, end in ends], axis=1),
-            )
-            rows.append(
-                {
-                    "statistic": "correlation_over_curves",
-                    "n": len(ends),
-                    **_correlation_cells(float(r), drawn),
-                    "sentence": f"Over {len(ends)} curves, creativity and hallucination of the last layer correlate "
-                    f"at {_correlation_text(float(r), drawn)} (the interval knows the questions, not other models).",
-                }  # fmt: skip
-            )
-    several = [measured for measured in known if measured.curve.methods is None and len(measured.curve.layers) > 1]
-    if len(several) >= 2:
-        same = float(agreement([m.depth[m.best] for m in several]))
-        drawn = agreement(np.stack([_drawn_depth(m) for m in several], axis=1))
-        low, high = percentile_interval(np.array([same]), drawn[:, None])
-        told = "" if np.isnan(low[0]) else f" [{low[0]:.2f}, {high[0]:.2f}]"
-        rows.append(
-            {
-                "statistic": "best_depth_agreement",
-                "n": len(several),
-                "estimate": _known(same),
-                "low": _known(low[0]),
-                "high": _known(high[0]),
-                "sentence": f"The best layers of {len(several)} curves agree in relative depth to {same:.2f}{told} "
-                "(1: the same depth).",
-            }  # fmt: skip
-        )
-    return rows
-
-
-def _drawn_depth(measured: Measured) -> Floats:
-    """[resample], the relative depth of the layer that wins; NaN where no layer has a score."""
-    score = measured.drawn_score
-    unknown = np.asarray(np.isnan(score).any(axis=1))
-    winner = best_layer(np.where(unknown[:, None], 0.0, score))
-    return np.where(unknown, np.nan, measured.depth[winner])
 
 
 def _everywhere(curve: Curve) -> str:
@@ -294,29 +313,6 @@ def _listed(members: list[int], curve: Curve) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def percent(share: float) -> str:
-    """A share in whole per cent; what is neither none nor all never reads as such."""
-    if 0 < share < 0.005:
-        return "under 1 %"
-    if 0.995 < share < 1:
-        return "over 99 %"
-    return f"{100 * share:.0f} %"
-
-
-def p_text(p_value: float) -> str:
-    """A p-value for a sentence."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-
-
-def _fixed(value: float, decimals: int, sign: str = "") -> str:
-    """A number with that many decimals, never a negative zero."""
-    return f"{round(float(value), decimals) + 0.0:{sign}.{decimals}f}"
-
-
 def _with_interval(row: Row, name: str) -> str:
     text = f"{row[name]:.2f}"
     return text if row[f"{name}_low"] is None else f"{text} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 12)

@@ -17,7 +17,7 @@ from hcl_cli.measures.intervals import mean_interval, percentile_interval
 from hcl_cli.measures.selection import best_set
 from hcl_cli.schemas import FINDINGS, LAYERS
 from hcl_cli.stages.curves import DIVERSITIES, ScoredInput, read_curves
-from hcl_cli.stages.findings import across_curves, of_curve, of_options
+from hcl_cli.stages.findings import across_curves, of_curve, of_options, with_published
 from hcl_cli.stages.resampled import Measured, measure
 from hcl_cli.stages.semantic_entropy import entropy_columns
 
@@ -181,7 +181,7 @@ def layer_tables(
         layers += [row | own for row, own in zip(rows, entropy_columns(measured.curve, n_bootstrap, seed), strict=True)]
         findings += of_curve(measured, rows, diversity)
     findings += across_curves(curves)
-    filled = [{name: row.get(name) for name in FINDINGS.columns} for row in findings]
+    filled = [{name: row.get(name) for name in FINDINGS.columns} for row in with_published(findings)]
     return (
         pl.DataFrame(layers, schema=LAYERS.polars_schema()),
         pl.DataFrame(filled, schema=FINDINGS.polars_schema()),

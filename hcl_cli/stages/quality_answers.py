@@ -121,6 +121,7 @@ class _Asked:
 
     def _scored(self, loaded: LoadedModel, cluster: str) -> tuple[list[str], pl.DataFrame]:
         """Question ids in order, and SCORED rows."""
+        from hcl_cli.stages.clusterings import Clustering, Cosine, Exact
         from hcl_cli.stages.sample import sampled
         from hcl_cli.stages.score import scored
 
@@ -137,9 +138,10 @@ class _Asked:
             if asking.encoder is None:
                 raise ValueError("cosine clusters need an encoder")
             self._encode = load_encoder(asking.encoder).encode
-        return ids, scored(
-            responses, judges=(asking.judge,), cluster=cluster, threshold=asking.threshold, encode=self._encode
-        )
+        clustering: Clustering = Exact()
+        if cluster == "cosine" and self._encode is not None:
+            clustering = Cosine(self._encode, asking.threshold)
+        return ids, scored(responses, judges=(asking.judge,), clusterings=(clustering,))
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ class Measured:
 
     Attributes:
         curve: the data.
+        weights: of HCB.
         hallucination, creativity, score, confidence: [layer], NaN where unknown.
         drawn_hallucination, drawn_creativity, drawn_confidence: [resample, layer].
         drawn_score: [resample, layer], min-max scales recomputed in each resample.
@@ -28,6 +29,7 @@ class Measured:
     """
 
     curve: Curve
+    weights: Weights
     hallucination: Floats
     creativity: Floats
     score: Floats
@@ -62,6 +64,7 @@ def measure(curve: Curve, weights: Weights, n_bootstrap: int, seed: int) -> Meas
     wrong, diversity, confidence = (_means(part) for part in (curve.wrong, curve.diversity, curve.confidence))
     return Measured(
         curve=curve,
+        weights=weights,
         hallucination=wrong,
         creativity=diversity,
         score=hcb(diversity, wrong, weights),

@@ -37,7 +37,7 @@ def table(frame: pl.DataFrame, *names: str, spelled: dict[str, str] = GRADES) ->
         at = next(i for i, prompt in enumerate(prompts) if request.prompt.startswith(prompt.template[:40]))
         replies.append(Reply(spelled[grade[at]], "m-1", "stop"))
     first = tuple(prompt.judge for prompt in prompts if prompt.asks == "correct")
-    made = scored(frame, judges=first, cluster="exact", given=asked.verdicts(replies))
+    made = scored(frame, judges=first, given=asked.verdicts(replies))
     return judged_table(made, prompts, asked_model="judge", n_bootstrap=200)
 
 

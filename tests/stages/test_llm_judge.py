@@ -124,20 +124,20 @@ def test_a_null_response_is_named() -> None:
 def test_given_verdicts_decide_and_stand_beside_the_others() -> None:
     table = frame({}, {"response": "Lyon"}, {"response": "paris!"})
     given = judging(table, [PUBLISHED, INFO]).verdicts(says("0", "1", "maybe", "YES", "YES", "NO"))
-    both = scored(table, judges=("llm_published", "alias"), cluster="exact", given=given)
+    both = scored(table, judges=("llm_published", "alias"), given=given)
     assert both["correct"].to_list() == [False, True, None] and both["judge"].unique().to_list() == ["llm_published"]
     assert both["correct_alias"].to_list() == [True, False, True]
     assert both["informative_llm_info"].to_list() == [True, True, False]
     assert both["cluster_id"].to_list() == [None, 0, None]  # of the response that the first judge takes for right
     row = judge_agreement(both).row(0, named=True)
     assert (row["judge"], row["other"], row["n"], row["share_equal"]) == ("alias", "llm_published", 2, 0.0)
-    alone = scored(table, judges=("llm_published",), cluster="exact", given=given)
+    alone = scored(table, judges=("llm_published",), given=given)
     assert alone["correct_llm_published"].equals(alone["correct"]) and "correct_alias" not in alone.columns
     # Scored again by rules alone, nothing of the old verdicts is left; a column that only looks like one is.
-    again = scored(both.with_columns(correct_answers=pl.lit("x")), judges=("alias",), cluster="exact")
+    again = scored(both.with_columns(correct_answers=pl.lit("x")), judges=("alias",))
     assert [name for name in again.columns if "llm" in name] == [] and "correct_answers" in again.columns
     with pytest.raises(ValueError, match="llm_truth"):
-        scored(table, judges=("llm_truth",), cluster="exact", given=given)
+        scored(table, judges=("llm_truth",), given=given)
 
 
 def test_no_folder_of_the_serving_machine_comes_into_a_table() -> None:

@@ -236,7 +236,6 @@ def test_sampled_answers_counted_in_plain_python(lab: Any) -> None:
             Protocol(lambda question: prompt.render(question), True, "plain", False, DEFAULT_BATCH_TOKENS),
             model="lab", dataset="lab",
         ),
-        cluster="exact",
     )  # fmt: skip
     for question, wrong, clusters in zip(
         questions["question_id"], found["hallucination-rate"][:, 0], found["creativity"][:, 0], strict=True

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from polars.testing import assert_frame_equal
 
 from hcl_cli.schemas import SCORED
+from hcl_cli.stages.clusterings import Cosine, Exact
 from hcl_cli.stages.score import JUDGES, judge_agreement, scored
 
 # Where each word points, in degrees: cos 30 = .87 is alike at 0.8, cos 60 = .5 is not.
@@ -39,7 +40,7 @@ def responses(texts: Sequence[str | None], answers: object = ("Paris",), **colum
 
 
 def verdicts(texts: Sequence[str], answers: object, judge: str) -> list[bool | None]:
-    return scored(responses(texts, answers), judges=[judge], cluster="exact")["correct"].to_list()
+    return scored(responses(texts, answers), judges=[judge])["correct"].to_list()
 
 
 # --- judges ---
@@ -58,8 +59,7 @@ def test_judges_by_hand() -> None:
         "": (False, False, False, False),
         "...": (False, False, False, False),
     }
-    table = scored(responses(list(expected), ["Niger"]), judges=("exact", "alias", "contains", "published"),
-                   cluster="exact")  # fmt: skip
+    table = scored(responses(list(expected), ["Niger"]), judges=("exact", "alias", "contains", "published"))
     columns = [f"correct_{judge}" for judge in ("exact", "alias", "contains", "published")]
     assert dict(zip(expected, table.select(columns).rows(), strict=True)) == expected
     assert table["correct"].to_list() == table["correct_exact"].to_list()
@@ -95,7 +95,7 @@ def test_the_same_response_is_judged_against_its_own_answers() -> None:
             "response": ["Paris", "Paris", "Paris", "Lima"],
         }
     )
-    assert scored(frame, cluster="exact")["correct"].to_list() == [True, False, None, False]
+    assert scored(frame)["correct"].to_list() == [True, False, None, False]
 
 
 words = st.text(alphabet=st.sampled_from("nigerNa -.’é'1"), max_size=8)
@@ -105,9 +105,7 @@ words = st.text(alphabet=st.sampled_from("nigerNa -.’é'1"), max_size=8)
 @given(st.lists(words, min_size=1, max_size=5), st.lists(words, max_size=3), words)
 def test_order_of_strictness_and_more_answers(texts: list[str], answers: list[str], more: str) -> None:
     """exact <= alias <= contains; and one more accepted answer never makes a right response wrong."""
-    tables = [
-        scored(responses(texts, given_), judges=JUDGES, cluster="exact") for given_ in (answers, [more, *answers])
-    ]
+    tables = [scored(responses(texts, given_), judges=JUDGES) for given_ in (answers, [more, *answers])]
     for table in tables:
         graded = table.filter(pl.col("correct").is_not_null())
         assert (graded["correct_exact"] <= graded["correct_alias"]).all()
@@ -123,25 +121,23 @@ def test_agreement_by_hand() -> None:
     Equal .9; by chance .4 * .5 + .6 * .5 = .5; kappa = (.9 - .5) / (1 - .5) = .8.
     """
     texts = ["Niger"] * 4 + ["Nigeria"] + ["Chad"] * 5
-    table = scored(responses(texts, ["Niger"]), judges=("alias", "contains", "published"), cluster="exact")
+    table = scored(responses(texts, ["Niger"]), judges=("alias", "contains", "published"))
     agreement = judge_agreement(table)
     assert agreement.row(0)[:3] == ("alias", "contains", 10)
     assert agreement.row(0)[3:] == pytest.approx((0.9, 0.8))
     assert agreement.row(2) == ("contains", "published", 10, 1.0, 1.0)
-    ungraded = scored(responses(texts, None), judges=("alias", "contains"), cluster="exact")
+    ungraded = scored(responses(texts, None), judges=("alias", "contains"))
     assert judge_agreement(ungraded).rows() == [("alias", "contains", 0, None, None)]
-    constant = scored(responses(["Niger"], ["Niger"]), judges=("alias", "contains"), cluster="exact")
+    constant = scored(responses(["Niger"], ["Niger"]), judges=("alias", "contains"))
     assert judge_agreement(constant).rows() == [("alias", "contains", 1, 1.0, None)]
-    assert judge_agreement(scored(responses(texts), cluster="exact")).height == 0
+    assert judge_agreement(scored(responses(texts))).height == 0
 
 
 # --- clusters ---
 
 
 def clusters(texts: Sequence[str], answers: object, **columns: object) -> pl.DataFrame:
-    table = scored(
-        responses(texts, answers, **columns), judges=["exact"], cluster="cosine", threshold=0.8, encode=encode
-    )
+    table = scored(responses(texts, answers, **columns), judges=["exact"], clusterings=[Cosine(encode)])
     return table.select("cluster_id", "meaning_id", "similarity_to_cluster")
 
 
@@ -179,7 +175,7 @@ def test_blank_responses_are_one_cluster_of_their_own() -> None:
 
 def test_exact_clusters_are_equal_words() -> None:
     texts = ["The Niger!", "niger", "Nigeria", "?!", "?!", "The", "the ", "", " "]
-    table = scored(responses(texts, ["Niger", "Nigeria"]), cluster="exact")
+    table = scored(responses(texts, ["Niger", "Nigeria"]))
     assert table["meaning_id"].to_list() == [0, 0, 1, 2, 2, 3, 3, 4, 4]
     assert table["cluster_id"].to_list() == [0, 0, 1, None, None, None, None, None, None]
     assert table["similarity_to_cluster"].null_count() == len(texts)
@@ -225,8 +221,8 @@ def test_clusters_equal_the_published_rule(
         },
         schema_overrides={"question": pl.String, "response": pl.String, "exit_layer": pl.Int16},
     )
-    kwargs = {"judges": ["exact"], "threshold": threshold}
-    table = scored(frame, encode=lambda texts: np.stack([VECTORS[text] for text in texts]), **kwargs)
+    cosine = Cosine(lambda texts: np.stack([VECTORS[text] for text in texts]), threshold)
+    table = scored(frame, judges=["exact"], clusterings=[cosine])
     for _, group in table.group_by("question", "exit_layer", maintain_order=True):
         texts = group["response"].to_list()
         assert group["meaning_id"].to_list() == published_clusters(texts, VECTORS, threshold)
@@ -235,7 +231,7 @@ def test_clusters_equal_the_published_rule(
         assert group["cluster_id"].null_count() == group.height - correct.height
     order = list(range(len(rows)))
     random.shuffle(order)
-    shuffled = scored(frame[order], encode=lambda texts: np.stack([VECTORS[text] for text in texts]), **kwargs)
+    shuffled = scored(frame[order], judges=["exact"], clusterings=[cosine])
     assert_frame_equal(shuffled, table[order])
 
 
@@ -251,34 +247,56 @@ def test_each_distinct_string_is_embedded_once_and_in_the_same_order() -> None:
 
     frame = responses(["zero", "far", "zero", "", "sixty", "far"])
     reports: list[tuple[int, int]] = []
-    scored(frame, encode=counted, progress=lambda done, total: reports.append((done, total)))
-    scored(frame.reverse(), encode=counted)
+    scored(frame, clusterings=[Cosine(counted, progress=lambda done, total: reports.append((done, total)))])
+    scored(frame.reverse(), clusterings=[Cosine(counted)])
     assert seen == [["far", "zero", "sixty"]] * 2  # by length, then by text
     assert reports == [(3, 3)]
 
 
 def test_the_result_is_a_scored_table_with_what_came_along() -> None:
     frame = responses(["zero", "far"], ["zero"], note=["x", "y"])
-    table = scored(frame, encode=encode)
+    table = scored(frame, clusterings=[Cosine(encode)])
     assert table.schema == pl.Schema({**SCORED.polars_schema(), "note": pl.String()})
-    again = scored(table, judges=["exact"], cluster="exact")  # earlier verdicts give way
+    again = scored(table, judges=["exact"])  # earlier verdicts give way
     assert again["judge"].to_list() == ["exact", "exact"]
     assert again["note"].to_list() == ["x", "y"]
-    several = scored(table, judges=["exact", "alias"], cluster="exact")
-    assert scored(several, cluster="exact").columns == again.columns
+    several = scored(table, judges=["exact", "alias"], clusterings=[Cosine(encode), Exact()])
+    assert set(several.columns) - set(again.columns) == {
+        "correct_exact", "correct_alias", "cluster_id_of_exact", "cluster_id_of_alias", "cluster_id_cosine",
+        "meaning_id_cosine", "cluster_id_exact", "meaning_id_exact",
+    }  # fmt: skip
+    assert scored(several).columns == again.columns
+
+
+def test_every_judge_and_every_clustering_has_clusters_of_its_own() -> None:
+    """Two spellings of one answer, a wrong one with the answer in it, and a wrong one."""
+    texts = ["zero", "Zero", "zero and far", "far", "zero"]
+    vectors = {"zero": 0, "Zero": 10, "zero and far": 50, "far": 90}
+
+    def encode_(texts_: list[str]) -> NDArray[np.float32]:
+        angles = np.deg2rad([vectors[text] for text in texts_])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    table = scored(responses(texts, ["zero"]), judges=["exact", "alias"], clusterings=[Exact(), Cosine(encode_, 0.75)])
+    assert table["clustering"].to_list() == ["exact"] * 5
+    assert table["cluster_id"].to_list() == [0, 0, None, None, 0] == table["cluster_id_of_exact"].to_list()
+    assert table["cluster_id_of_alias"].to_list() == [0, 0, 1, None, 0]
+    assert table["meaning_id"].to_list() == [0, 0, 1, 2, 0] == table["meaning_id_exact"].to_list()
+    # cos 50 = .64 and cos 40 = .77: the third is alike to the fourth only, and comes first.
+    assert table["meaning_id_cosine"].to_list() == [0, 0, 1, 1, 0]
+    assert table["cluster_id_cosine"].to_list() == [0, 0, None, None, 0]
+    assert table["similarity_to_cluster"].null_count() == 5  # of the first clustering
 
 
 def test_an_empty_table_stays_empty() -> None:
-    for cluster in ("cosine", "exact"):
-        table = scored(responses([]), cluster=cluster, encode=encode)
+    for clustering in (Cosine(encode), Exact()):
+        table = scored(responses([]), clusterings=[clustering])
         assert table.height == 0
         assert table.schema == SCORED.polars_schema()
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown judge \['nli'\]"):
-        scored(responses(["zero"]), judges=["nli"], encode=encode)
-    with pytest.raises(ValueError, match=r"unknown cluster \['kmeans'\]"):
-        scored(responses(["zero"]), cluster="kmeans", encode=encode)
-    with pytest.raises(ValueError, match="need an encoder"):
-        scored(responses(["zero"]))
+        scored(responses(["zero"]), judges=["nli"])
+    with pytest.raises(ValueError, match=r"unknown clustering \['kmeans'\]"):
+        scored(responses(["zero"]), clusterings=[Cosine(encode, name="kmeans")])
