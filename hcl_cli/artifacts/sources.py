@@ -32,6 +32,7 @@ class Source:
         sha256: of its bytes: its identity.
         key, recipe: of the artifact it is; null if it is not ours.
         ignored: columns of a foreign file that the table has no place for.
+        columns: that the frame has.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Source:
     key: str | None = None
     recipe: dict[str, Any] | None = None
     ignored: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     _foreign: Any = field(default=None, repr=False)
 
     @property
@@ -93,7 +95,8 @@ def _read(path: Path, table: Table | None) -> Source:
 
     data = read_bytes(path, label)
     frame, ignored = foreign_frame(read_records(data, file_format(path, data, label), label), table)
-    return Source(path, table, hashlib.sha256(data).hexdigest(), ignored=ignored, _foreign=frame)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Source(path, table, sha256, ignored=ignored, columns=tuple(frame.columns), _foreign=frame)
 
 
 def _ours(path: Path, table: Table | None, document: dict[str, Any], schema: pa.Schema) -> Source:
@@ -110,7 +113,7 @@ def _ours(path: Path, table: Table | None, document: dict[str, Any], schema: pa.
         key = document_key(document)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{path}: its recipe has no canonical form; make it again") from error
-    return Source(path, expected, _verified_digest(path, key), key, document)
+    return Source(path, expected, _verified_digest(path, key), key, document, columns=tuple(schema.names))
 
 
 def _verified_digest(path: Path, key: str) -> str:

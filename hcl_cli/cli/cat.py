@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 FORMATS = ("jsonl", "csv", "arrow")
+WhereOpt = Annotated[
+    str,
+    typer.Option(
+        "--where", metavar="CONDITION", show_default="all",
+        help="Only rows for which it holds, as SQL says it: \"exit_layer = 7 and correct_alias != correct_exact\".",
+    ),
+]  # fmt: skip
 _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".arrow": "ipc", ".parquet": "parquet"}
 
 
@@ -29,14 +36,16 @@ def cat(
                      callback=opt.natural("--limit", 0, 2**62, "expected 0 or more rows")),
     ] = None,
     columns: Annotated[str, typer.Option("--columns", metavar="A,B", show_default="all", help="Only these.")] = "",
+    where: WhereOpt = "",
 ) -> None:  # fmt: skip
     """Print an artifact's rows as JSONL, CSV or Arrow.
 
-    Example: hcl sample --limit 2 | hcl cat --columns question,response --limit 5
+    Example: hcl sample --limit 2 | hcl score --judge alias,exact | hcl cat --where "correct_alias != correct_exact"
     """
     if form not in FORMATS:
         raise BadOption(f"--format {form}: expected one of {', '.join(FORMATS)}")
     frame = _read(input_paths([artifact] if artifact is not None else [], "hcl cat")[0])
+    frame = frame.filter(condition(where, frame)) if where else frame
     frame = frame.select(_chosen(columns, frame.columns)) if columns else frame
     frame = frame.head(limit) if limit is not None else frame
     for part in pieces(frame, form):
@@ -65,6 +74,7 @@ def pieces(frame: "pl.DataFrame", form: str) -> "Iterator[bytes]":
 def export(
     artifact: Annotated[str, typer.Argument(metavar="FILE", help="Parquet, CSV or JSONL; - reads stdin.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The ending says the format.")],
+    where: WhereOpt = "",
 ) -> None:
     """Write a copy in another format: .csv, .jsonl, .arrow, .parquet.
 
@@ -79,11 +89,38 @@ def export(
     refuse_overwriting("TARGET", target, [path])
     source = read_any(path)
     ending = target.suffix.lower()
-    if ending == ".parquet" and source.is_ours:
+    if ending == ".parquet" and source.is_ours and not where:
         copy_file(path, target, source.sha256)  # byte for byte: the recipe comes along
     else:
-        write_output(target, pieces(source.frame().collect(), _ENDINGS[ending]))
+        frame = source.frame().collect()
+        write_output(target, pieces(frame.filter(condition(where, frame)) if where else frame, _ENDINGS[ending]))
     write_line(str(target.absolute()))
+
+
+def condition(text: str, frame: "pl.DataFrame") -> "pl.Series":
+    """Of each row whether the condition holds; what is unknown (null) does not.
+
+    Only an expression over the columns: no query, no file.
+
+    Raises:
+        BadOption: it cannot be read, names no column, or is not true or false row by row.
+    """
+    import polars as pl
+
+    named = ", ".join(frame.columns[:12]) + (", ..." if len(frame.columns) > 12 else "")
+    hint = f'expected a condition on the columns, such as "exit_layer = 7"; this file has {named} (hcl show lists them)'
+    try:
+        expression = pl.sql_expr(text)
+        if not expression.meta.root_names():
+            raise BadOption(f"--where {text}: names no column; {hint}")
+        holds = frame.select(expression.alias("holds"))["holds"]
+    except pl.exceptions.PolarsError as error:
+        why = str(error).partition("; valid columns")[0].partition("\n")[0]
+        raise BadOption(f"--where {text}: {why}; {hint}") from None
+    if holds.dtype != pl.Boolean or len(holds) != frame.height:
+        what = f"gives {holds.dtype}" if holds.dtype != pl.Boolean else "does not speak of single rows"
+        raise BadOption(f"--where {text}: {what}; {hint}")
+    return holds.fill_null(False)
 
 
 def _read(path: Path) -> "pl.DataFrame":

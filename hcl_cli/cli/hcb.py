@@ -8,6 +8,7 @@ import typer
 
 from hcl_cli.cli import hcb_calibration as own
 from hcl_cli.cli import hcb_comparisons as tests
+from hcl_cli.cli import hcb_judges as judges
 from hcl_cli.cli import hcb_rejection as doubt
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths, refuse_losing
@@ -133,12 +134,18 @@ def hcb(
     tested = tests.made(session, sources, asked_tests, balance, diversity=diversity, bootstrap=bootstrap, seed=seed)
     also += tested.artifacts
 
+    judged, kept = judges.compared(
+        session, sources, recipe, balance, diversity=diversity, bootstrap=bootstrap, seed=seed
+    )
+    also += kept
+
     # emit
     if not quiet:
         from hcl_cli.report.terminal import layer_report
 
         for renderable in layer_report(rows, found):
             session.terminal.show(renderable)
+    judges.show(session, judged)
     if asked is not None:
         own.show(session, calibrated, asked)
     doubt.show(session, doubted, asked_doubt, rows)

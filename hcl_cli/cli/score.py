@@ -1,5 +1,6 @@
 """`hcl score`: which responses are right, and which mean the same."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -7,6 +8,8 @@ import typer
 from hcl_cli.cli import options as opt
 from hcl_cli.cli import score_clusters as by
 from hcl_cli.cli import score_llm as own
+from hcl_cli.cli import score_people as against
+from hcl_cli.cli.hcb import check_export
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadInput, BadOption
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hcl_cli.artifacts.artifact import Artifact
+    from hcl_cli.artifacts.sources import Source
 
 LLM = "llm"
 JUDGES = ("alias", "exact", "contains", "published", by.NLI, LLM)
@@ -33,6 +37,8 @@ def score(
     embedder: opt.EmbedderOpt = None,
     nli_model: by.NliModelOpt = None,
     nli_question: by.NliQuestionOpt = True,
+    people: against.PeopleOpt = None,
+    people_table: against.PeopleTableOpt = None,
     llm_url: own.LlmUrlOpt = None,
     llm_model: own.LlmModelOpt = None,
     llm_prompt: own.LlmPromptOpt = "published",
@@ -78,9 +84,17 @@ def score(
     clusterings = by.parse_clusterings(cluster, cluster_rule, numbers_must_agree)
 
     # read
-    path = input_paths([responses] if responses is not None else [], "hcl score")[0]
-    refuse_losing({"-o": output}, path, *llm_prompt.split(","), llm_references)
-    source = read_source(path, RESPONSES)
+    check_export("--people-table", people_table, (".md", ".csv", ".tex"))
+    source: Source | against.People
+    if people is not None:
+        source = against.open_input(session, people, responses, memo)
+        refuse_losing({"-o": output, "--people-table": people_table}, *llm_prompt.split(","), llm_references)
+    else:
+        path = input_paths([responses] if responses is not None else [], "hcl score")[0]
+        refuse_losing({"-o": output, "--people-table": people_table}, path, *llm_prompt.split(","), llm_references)
+        source = read_source(path, RESPONSES)
+        if people_table is not None and against.HUMAN not in source.columns:
+            raise BadOption(f"--people-table {people_table}: {path} has no column human (people's verdict); add it")
     clusterers = by.clusterers(
         context, session, judges, clusterings, threshold=threshold, rule=cluster_rule, numbers=numbers_must_agree,
         embedder=embedder, nli_model=nli_model, with_question=nli_question, device=device, memo=memo,
@@ -94,8 +108,11 @@ def score(
         options={
             "judge": list(judges), **clusterers.options(), **({} if llm is None else llm.options()),
         },
-        inputs=(Input(source.sha256, source.key),),
-        identities={**clusterers.identities(), **({} if llm is None else llm.identities())},
+        inputs=() if isinstance(source, against.People) else (Input(source.sha256, source.key),),
+        identities={
+            **({} if not isinstance(source, against.People) else source.identities),
+            **clusterers.identities(), **({} if llm is None else llm.identities()),
+        },
     )  # fmt: skip
 
     # produce
@@ -145,17 +162,22 @@ def score(
 
         for renderable in judged_report(rows):
             session.terminal.show(renderable)
-    if len(judges) > 1 and not quiet:
-        from hcl_cli.stages.score import judge_agreement
+    if len(judges) > 1 or len(clusterings) > 1:
+        from hcl_cli.cli.score_agreement import agreement
 
-        for row in judge_agreement(artifact.frame().collect()).iter_rows(named=True):
-            if not row["n"]:
-                session.terminal.say(f"score: no response was graded by both {row['judge']} and {row['other']}")
-                continue
-            session.terminal.say(
-                f"score: {row['judge']} and {row['other']} agree on {row['share_equal']:.1%} of {row['n']} responses"
-                + ("" if row["kappa"] is None else f", Cohen's kappa {row['kappa']:.2f}")
-            )
+        pairs, kept = agreement(session, artifact)
+        also = [*also, *kept]
+        if not quiet:
+            from hcl_cli.report.agreement_terminal import agreement_report, where_they_differ
+
+            for renderable in agreement_report(pairs):
+                session.terminal.show(renderable)
+            if where := where_they_differ(pairs):
+                session.terminal.say(f'where they differ: hcl cat {shlex.quote(str(artifact.path))} --where "{where}"')
+    if people is not None or against.HUMAN in getattr(source, "columns", ()):
+        judged, kept = against.calibrated(session, artifact)
+        also = [*also, *kept]
+        against.show(session, judged, people_table)
     session.emit(artifact, also=also)
 
 

@@ -14,7 +14,7 @@ from hcl_cli.errors import BadInput, BadOption
 if TYPE_CHECKING:
     import polars as pl
 
-    from hcl_cli.artifacts.store import Source
+    from hcl_cli.cli.score_people import Answers
     from hcl_cli.models.encoders import EncoderRef
     from hcl_cli.models.entailment import EntailmentModel, EntailmentRef
     from hcl_cli.stages.clusterings import Clustering, Progress
@@ -127,7 +127,7 @@ class Clusterers:
         found = {"embedder": self.encoder, "nli_model": self.entailment}
         return {name: ref.identity for name, ref in found.items() if ref is not None}
 
-    def verdicts(self, rows: "pl.DataFrame", source: "Source") -> "pl.DataFrame | None":
+    def verdicts(self, rows: "pl.DataFrame", source: "Answers") -> "pl.DataFrame | None":
         """`correct_nli`, one row per response; None where it is no judge."""
         if not self.judged:
             return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hcl_cli.artifacts.artifact import Artifact
-    from hcl_cli.artifacts.store import Source
+    from hcl_cli.cli.score_people import Answers
     from hcl_cli.data.completions import ChoiceSet
     from hcl_cli.llm.answers import AnswerCache
     from hcl_cli.stages.llm_judge import Judging
@@ -133,7 +133,7 @@ class LlmJudges:
         """What is read beside the responses, for the recipe."""
         return {} if self.references is None else {"references": self.references.identity}
 
-    def estimated(self, source: "Source") -> None:
+    def estimated(self, source: "Answers") -> None:
         """Say what asking would cost; nobody is asked."""
         from hcl_cli.llm.client import estimate
 
@@ -143,7 +143,7 @@ class LlmJudges:
             f"the prompts and at most {cost.most_reply_tokens:,} in the replies"
         )
 
-    def verdicts(self, rows: "pl.DataFrame", source: "Source") -> "pl.DataFrame":
+    def verdicts(self, rows: "pl.DataFrame", source: "Answers") -> "pl.DataFrame":
         """The judges' columns, one row per response. What the server answers is kept at once, one reply at a time.
 
         Raises:
@@ -202,7 +202,7 @@ class LlmJudges:
         made = self.session.produce(recipe, JUDGED, compute)
         return made.rows_as_dicts(), [made]
 
-    def _judging(self, rows: "pl.DataFrame", source: "Source") -> "Judging":
+    def _judging(self, rows: "pl.DataFrame", source: "Answers") -> "Judging":
         from hcl_cli.stages.llm_judge import judging, with_references
 
         try:

@@ -5,7 +5,6 @@ Light: reading it imports neither Polars nor Arrow.
 
 from hcl_cli.schemas.answers import (
     FINDINGS,
-    JUDGED,
     LAYER_CALIBRATION,
     LAYERS,
     QUESTIONS,
@@ -17,6 +16,7 @@ from hcl_cli.schemas.answers import (
 from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
 from hcl_cli.schemas.comparisons import COMPARISONS, POWER
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
+from hcl_cli.schemas.judging import AGREEMENT, BEST_LAYERS, JUDGE_CALIBRATION, JUDGED
 from hcl_cli.schemas.probes import HIDDEN, PROBE_BASELINES, PROBE_SCORES, PROBE_SUMMARY, PROBES, RELIABILITY
 from hcl_cli.schemas.table import Table
 from hcl_cli.schemas.uncertainty import CONFIDENCE, CURVES, ENTROPY, GROUPS, LENS, RISKS, SPANS
@@ -26,6 +26,9 @@ __all__ = [
     "RESPONSES",
     "SCORED",
     "JUDGED",
+    "AGREEMENT",
+    "JUDGE_CALIBRATION",
+    "BEST_LAYERS",
     "LAYERS",
     "LAYER_CALIBRATION",
     "UNCERTAINTY",
@@ -66,6 +69,9 @@ TABLES = {
         RESPONSES,
         SCORED,
         JUDGED,
+        AGREEMENT,
+        JUDGE_CALIBRATION,
+        BEST_LAYERS,
         LAYERS,
         LAYER_CALIBRATION,
         UNCERTAINTY,

@@ -73,35 +73,6 @@ SCORED = Table(
     made_by="score",
 )
 
-JUDGED = Table(
-    "judged",
-    key=(*(column for column in _RESPONSE_KEY if column not in ("question_id", "sample_index")), "judge", "metric"),
-    columns={
-        "model": "string",
-        "dataset": "string",
-        "strategy": "string",
-        "method": "string",
-        "temperature": "float64",
-        "top_p": "float64",
-        "exit_layer": "int16",
-        "judge": "string",  # llm_truth, ...; llm_truth+llm_info for what both say
-        "metric": "string",  # the names are listed in hcl_cli/stages/judged.py
-        **with_intervals("value"),  # in [0, 1]; over questions
-        "baseline": "string",  # the method compared with; null in its own rows and where it was not run
-        **with_intervals("difference"),  # from the baseline, on the questions that both have a verdict on
-        "n_questions": "int32",  # with a verdict; a response that was not attempted has one
-        "n_paired": "int32",
-        "n_responses": "int32",
-        "n_judged": "int32",  # of them, those with a verdict
-        "asked_model": "string",  # the model asked for
-        "reported_model": "string",  # the model that the server says answered; several with commas
-    },
-    required=("judge", "metric", "value"),
-    not_null=("judge", "metric"),
-    made_by="score",
-)
-
-
 LAYERS = Table(
     "layers",
     key=("model", "dataset", "strategy", "method", "temperature", "top_p", "exit_layer", "source"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -89,33 +88,6 @@ def scored(
     frame = frame.with_columns(**asked)
     further = [name for name in frame.columns if name not in SCORED.columns]
     return frame.select(*SCORED.columns, *further).cast({name: kind for name, kind in SCORED.polars_schema().items()})
-
-
-def judge_agreement(table: pl.DataFrame) -> pl.DataFrame:
-    """How far the judges of a scored table agree, one row per pair; empty if it was judged by one.
-
-    Returns:
-        judge, other, n (responses graded by both), share_equal in [0, 1], kappa (Cohen 1960) in [-1, 1]: null if both
-        judges give one and the same verdict throughout, where chance alone explains all.
-    """
-    import polars as pl
-
-    judges = [judge for judge in JUDGES if f"correct_{judge}" in table.columns]
-    judges += [name.removeprefix("correct_") for name in table.columns if re.fullmatch(r"correct_llm_\w+", name)]
-    rows = []
-    for judge, other in itertools.combinations(judges, 2):
-        pair = table.select(a=f"correct_{judge}", b=f"correct_{other}").drop_nulls()
-        a, b = (pair[name].to_numpy().astype(np.float64) for name in ("a", "b"))
-        equal = chance = None
-        if pair.height:
-            equal = float((a == b).mean())
-            chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
-        kappa = None if equal is None or chance is None or chance == 1 else (equal - chance) / (1 - chance)
-        rows.append((judge, other, pair.height, equal, kappa))
-    schema = {
-        "judge": pl.String, "other": pl.String, "n": pl.Int64, "share_equal": pl.Float64, "kappa": pl.Float64,
-    }  # fmt: skip
-    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _known(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:

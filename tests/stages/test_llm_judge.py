@@ -9,8 +9,9 @@ from hcl_cli.errors import BadInput
 from hcl_cli.llm.judge_prompts import JUDGE_PROMPTS
 from hcl_cli.llm.judges import STATUSES
 from hcl_cli.llm.requests import Decoding, Reply, plain_name
+from hcl_cli.stages.agreement import agreement_table
 from hcl_cli.stages.llm_judge import judging, status_line, with_references
-from hcl_cli.stages.score import judge_agreement, scored
+from hcl_cli.stages.score import scored
 
 PUBLISHED, SIMPLEQA, SCALE, TRUTH, INFO = (
     JUDGE_PROMPTS[name] for name in ("published", "simpleqa", "published-10", "truth", "info")
@@ -129,8 +130,8 @@ def test_given_verdicts_decide_and_stand_beside_the_others() -> None:
     assert both["correct_alias"].to_list() == [True, False, True]
     assert both["informative_llm_info"].to_list() == [True, True, False]
     assert both["cluster_id"].to_list() == [None, 0, None]  # of the response that the first judge takes for right
-    row = judge_agreement(both).row(0, named=True)
-    assert (row["judge"], row["other"], row["n"], row["share_equal"]) == ("alias", "llm_published", 2, 0.0)
+    row = agreement_table(both, n_bootstrap=0).row(0, named=True)
+    assert (row["one"], row["other"], row["n"], row["share_equal"]) == ("llm_published", "alias", 2, 0.0)
     alone = scored(table, judges=("llm_published",), given=given)
     assert alone["correct_llm_published"].equals(alone["correct"]) and "correct_alias" not in alone.columns
     # Scored again by rules alone, nothing of the old verdicts is left; a column that only looks like one is.

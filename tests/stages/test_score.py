@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from hcl_cli.schemas import SCORED
 from hcl_cli.stages.clusterings import Cosine, Exact
-from hcl_cli.stages.score import JUDGES, judge_agreement, scored
+from hcl_cli.stages.score import JUDGES, scored
 
 # Where each word points, in degrees: cos 30 = .87 is alike at 0.8, cos 60 = .5 is not.
 DEGREES = {"zero": 0, "thirty": 30, "sixty": 60, "far": 180, "Zero": 0}
@@ -113,24 +113,6 @@ def test_order_of_strictness_and_more_answers(texts: list[str], answers: list[st
     for judge in JUDGES:
         before, after = (table[f"correct_{judge}"].fill_null(False) for table in tables)
         assert (before <= after).all()
-
-
-def test_agreement_by_hand() -> None:
-    """Ten responses graded by both: 4 both right, 1 only `contains`, 5 both wrong.
-
-    Equal .9; by chance .4 * .5 + .6 * .5 = .5; kappa = (.9 - .5) / (1 - .5) = .8.
-    """
-    texts = ["Niger"] * 4 + ["Nigeria"] + ["Chad"] * 5
-    table = scored(responses(texts, ["Niger"]), judges=("alias", "contains", "published"))
-    agreement = judge_agreement(table)
-    assert agreement.row(0)[:3] == ("alias", "contains", 10)
-    assert agreement.row(0)[3:] == pytest.approx((0.9, 0.8))
-    assert agreement.row(2) == ("contains", "published", 10, 1.0, 1.0)
-    ungraded = scored(responses(texts, None), judges=("alias", "contains"))
-    assert judge_agreement(ungraded).rows() == [("alias", "contains", 0, None, None)]
-    constant = scored(responses(["Niger"], ["Niger"]), judges=("alias", "contains"))
-    assert judge_agreement(constant).rows() == [("alias", "contains", 1, 1.0, None)]
-    assert judge_agreement(scored(responses(texts))).height == 0
 
 
 # --- clusters ---
