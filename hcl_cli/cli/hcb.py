@@ -10,6 +10,7 @@ from hcl_cli.cli import hcb_calibration as own
 from hcl_cli.cli import hcb_comparisons as tests
 from hcl_cli.cli import hcb_diversity as diverse
 from hcl_cli.cli import hcb_judges as judges
+from hcl_cli.cli import hcb_rejection as doubt
 from hcl_cli.cli import options as opt
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
@@ -39,6 +40,9 @@ def hcb(
     confidence: own.ConfidenceOpt = None,
     calibration_table: own.CalibrationTableOpt = None,
     calibration_figure: own.CalibrationFigureOpt = None,
+    rejection: doubt.RejectionOpt = False,
+    rejection_table: doubt.RejectionTableOpt = None,
+    rejection_figure: doubt.RejectionFigureOpt = None,
     compare: tests.CompareOpt = False,
     all_pairs: tests.AllPairsOpt = False,
     compare_table: tests.CompareTableOpt = None,
@@ -68,13 +72,16 @@ def hcb(
     measure = diverse.parse_diversity(diversity, embedder, seed, memo)
     asked = own.asked(calibration, confidence, calibration_table, calibration_figure)
     asked_tests = tests.asked(compare, all_pairs, compare_table, power, power_table)
-    for option, drawn in (("--figure", figure), ("--calibration-figure", calibration_figure)):
+    asked_doubt = doubt.asked(rejection, rejection_table, rejection_figure)
+    for option, drawn in (
+        ("--figure", figure), ("--calibration-figure", calibration_figure), ("--rejection-figure", rejection_figure),
+    ):  # fmt: skip
         check_export(option, drawn, (".png", ".svg", ".pdf"))
         if drawn is not None and find_spec("matplotlib") is None:
             raise BadOption(f"{option} {drawn}: needs matplotlib; install it with pip install 'hcl-cli[figures]'")
     for option, written in (
-        ("--table", table), ("--calibration-table", calibration_table), ("--compare-table", compare_table),
-        ("--power-table", power_table),
+        ("--table", table), ("--calibration-table", calibration_table), ("--rejection-table", rejection_table),
+        ("--compare-table", compare_table), ("--power-table", power_table),
     ):  # fmt: skip
         check_export(option, written, (".md", ".csv", ".tex"))
 
@@ -83,7 +90,8 @@ def hcb(
     refuse_losing(
         {
             "-o": output, "--table": table, "--figure": figure, "--calibration-table": calibration_table,
-            "--calibration-figure": calibration_figure, "--compare-table": compare_table, "--power-table": power_table,
+            "--calibration-figure": calibration_figure, "--rejection-table": rejection_table,
+            "--rejection-figure": rejection_figure, "--compare-table": compare_table, "--power-table": power_table,
         },
         *paths,
     )  # fmt: skip
@@ -124,6 +132,8 @@ def hcb(
     if asked is not None:
         calibrated, kept = own.calibrated(session, sources, asked, bootstrap=bootstrap, seed=seed)
         also += kept
+    doubted = doubt.made(session, sources, asked_doubt, bootstrap=bootstrap, seed=seed)
+    also += doubted.artifacts if doubted is not None else []
     tested = tests.made(session, sources, asked_tests, balance, diversity=measure, bootstrap=bootstrap, seed=seed)
     also += tested.artifacts
 
@@ -139,6 +149,7 @@ def hcb(
     judges.show(session, judged)
     if asked is not None:
         own.show(session, calibrated, asked)
+    doubt.show(session, doubted, asked_doubt, rows)
     tests.show(session, tested, asked_tests)
     tests.warn_of_noise(session, rows, found)
     if table is not None:

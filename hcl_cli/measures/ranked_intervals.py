@@ -43,8 +43,8 @@ def ranked_half_intervals(prob: Floats, tested: HeldOutRows) -> tuple[Estimate, 
         return accuracy, coverage
     if not math.isnan(accuracy.value):
         taken, right = _top(prob, np.sort(prob), tested, len(prob) // 2)
-        if _almost_alike(taken, right):
-            accuracy = Estimate(accuracy.value, *_wilson(taken, right))
+        if almost_alike(taken, right):
+            accuracy = Estimate(accuracy.value, *wilson_of_groups(taken, right))
     return accuracy, Estimate(coverage.value, *_widest(prob, tested, coverage))
 
 
@@ -59,13 +59,20 @@ def _top(prob: Floats, rising: Floats, tested: HeldOutRows, n: int) -> tuple[Flo
     return taken[taken > 0], right[taken > 0]
 
 
-def _almost_alike(taken: Floats, right: Floats) -> bool:
+def almost_alike(taken: Floats, right: Floats) -> bool:
+    """Whether fewer than 10 groups, and fewer than half of them, differ from all true (or from none).
+
+    Args:
+        taken: [group], weight of its rows, > 0.
+        right: [group], weight of the true ones.
+    """
     shares = np.round(right / taken, 12)
     differing = min(np.count_nonzero(shares), np.count_nonzero(shares != 1))
     return bool(differing < FEW and 2 * differing < len(shares))
 
 
-def _wilson(taken: Floats, right: Floats) -> tuple[float, float]:
+def wilson_of_groups(taken: Floats, right: Floats) -> tuple[float, float]:
+    """Wilson's interval of the share that is true, on the effective number of groups; arguments as `almost_alike`."""
     mean = min(1.0, float(right.sum() / taken.sum()))
     shares = np.clip(right / taken, 0.0, 1.0)
     rare = shares if mean <= 0.5 else 1 - shares  # the side that `effective_questions` counts
@@ -78,7 +85,7 @@ def _widest(prob: Floats, tested: HeldOutRows, coverage: Estimate) -> tuple[floa
     rising = np.sort(prob)
     steps = {-(-step * len(prob) // _STEPS) for step in range(1, _STEPS + 1)} | {*range(1, min(FEW, len(prob)) + 1)}
     for n in sorted(steps):
-        low, high = _wilson(*_top(prob, rising, tested, n))
+        low, high = wilson_of_groups(*_top(prob, rising, tested, n))
         must = n / len(prob) if low > 0.5 else must
         may = n / len(prob) if high > 0.5 else may
     return min(coverage.low, must), max(coverage.high, may)

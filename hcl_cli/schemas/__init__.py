@@ -3,7 +3,16 @@
 Light: reading it imports neither Polars nor Arrow.
 """
 
-from hcl_cli.schemas.answers import FINDINGS, LAYER_CALIBRATION, LAYERS, QUESTIONS, RESPONSES, SCORED
+from hcl_cli.schemas.answers import (
+    FINDINGS,
+    LAYER_CALIBRATION,
+    LAYERS,
+    QUESTIONS,
+    REJECTION,
+    RESPONSES,
+    SCORED,
+    UNCERTAINTY,
+)
 from hcl_cli.schemas.blocks import BLOCKS, CRITERIA_COMPARED, QUALITY, RETAINED
 from hcl_cli.schemas.comparisons import COMPARISONS, POWER
 from hcl_cli.schemas.contrast import CHOICES, CHOICES_COMPARED, COMPARED, DOLA, TEXT_SCORES
@@ -22,6 +31,8 @@ __all__ = [
     "BEST_LAYERS",
     "LAYERS",
     "LAYER_CALIBRATION",
+    "UNCERTAINTY",
+    "REJECTION",
     "FINDINGS",
     "COMPARISONS",
     "POWER",
@@ -63,6 +74,8 @@ TABLES = {
         BEST_LAYERS,
         LAYERS,
         LAYER_CALIBRATION,
+        UNCERTAINTY,
+        REJECTION,
         FINDINGS,
         COMPARISONS,
         POWER,

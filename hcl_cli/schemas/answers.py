@@ -90,6 +90,15 @@ LAYERS = Table(
         "n_graded": "int32",  # of them, those with a verdict
         "n_creativity_questions": "int32",  # questions that creativity_raw averages over
         **with_intervals("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence"),
+        # Questions that the next numbers are over: two or more samples, all with a meaning (and a likelihood, if there
+        # are any), at every layer.
+        "n_entropy_questions": "int32",
+        **with_intervals(
+            "semantic_entropy",  # nats; of the likelihoods of the samples of each meaning (Rao-Blackwellised)
+            "semantic_entropy_discrete",  # nats; of the numbers of samples of each meaning
+            "semantic_entropy_auroc",  # of "a question with a higher semantic entropy has wrong answers"
+            "semantic_entropy_aurac",  # mean accuracy, questions rejected by it, over 20 shares kept from .1 to 1
+        ),
         "relative_cost": "float64",  # blocks plus head as a share of the full model's FLOPs; null if unknown
         "acceptance_rate": "float64",  # share of drafts that the full model accepted; null unless self-speculative
         "tokens_per_verification": "float64",  # tokens of the answers per pass of the full model; null likewise
@@ -132,6 +141,54 @@ LAYER_CALIBRATION = Table(
     },
     required=("exit_layer", "accuracy", "ece"),
     not_null=("exit_layer",),
+    made_by="hcb",
+)
+
+_UNCERTAINTY = {
+    "model": "string",
+    "dataset": "string",
+    "strategy": "string",
+    "method": "string",
+    "temperature": "float64",
+    "top_p": "float64",
+    "exit_layer": "int16",
+    "source": "string",  # as in LAYERS
+    "measure": "string",  # semantic_entropy, semantic_entropy_discrete, predictive_entropy; of an answer answer_logprob
+}
+
+UNCERTAINTY = Table(
+    "uncertainty",
+    key=(*LAYERS.key, "measure"),
+    columns={
+        **_UNCERTAINTY,
+        "n_questions": "int32",  # as n_entropy_questions of LAYERS: every number below is over them
+        "n_questions_left_out": "int32",
+        "n_answers": "int32",  # of these questions, graded
+        **with_intervals(
+            "mean",  # nats, over questions; of answer_logprob with the sign changed
+            "auroc",  # of "more uncertain means wrong"; null where all answers are right or all wrong
+            "aurac",  # mean accuracy over 20 shares kept, from .1 to 1
+            "auroc_lead",  # auroc minus that of predictive_entropy, paired; null for that itself
+        ),
+        "aurac_published": "float64",  # sum of the 20 accuracies times the step: 18/19 of aurac
+    },
+    required=("exit_layer", "measure", "auroc"),
+    not_null=("exit_layer", "measure"),
+    made_by="hcb",
+)
+
+REJECTION = Table(
+    "rejection",
+    key=(*LAYERS.key, "measure", "share_kept"),
+    columns={
+        **_UNCERTAINTY,
+        "share_kept": "float64",  # in [.1, 1], of the questions (for answer_logprob of the answers), before ties
+        "cutoff": "float64",  # nats; the highest uncertainty kept
+        "n_questions_kept": "int32",  # with an answer kept; more than the share says where uncertainties tie
+        **with_intervals("accuracy"),  # share of what is kept that is right, every question counting 1
+    },
+    required=("exit_layer", "measure", "share_kept", "accuracy"),
+    not_null=("exit_layer", "measure", "share_kept"),
     made_by="hcb",
 )
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hcl_cli.errors import BadInput, shown
 from hcl_cli.measures.diversity import cluster_count, cluster_entropy, coverage_count, rarefied_count
+from hcl_cli.measures.semantic_entropy import discrete_semantic_entropy, predictive_entropy, semantic_entropy
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 GROUP = ("model", "dataset", "strategy", "method", "temperature", "top_p")
 METHOD = GROUP.index("method")
+ENTROPY_COLUMNS = ("meaning_id", "mean_logprob")
 _DRAFTING = ("n_tokens", "drafted", "accepted_drafts", "verifications")
 BASELINE = "vanilla"  # the method that others are measured against
 _FROM_SIZES = {
@@ -59,6 +61,8 @@ class Curve:
         diversity: [question, layer]; NaN in a whole row for a question that does not count for creativity, NaN
             everywhere if the answers were not clustered.
         confidence: [question, layer], mean of `mean_prob`; NaN in a whole row where some layer has none.
+        semantic_entropy, semantic_entropy_discrete: [question, layer], in nats, of the same questions
+            (`counted_entropies`); NaN in the rows of the others.
         n_samples, n_graded: [layer], over all questions.
         relative_cost: one per layer, the mean over answers; None if unknown.
         acceptance_rate, tokens_per_verification: one per layer, over all answers; None where nothing was drafted.
@@ -73,6 +77,8 @@ class Curve:
     graded: Floats
     diversity: Floats
     confidence: Floats
+    semantic_entropy: Floats
+    semantic_entropy_discrete: Floats
     n_samples: list[int]
     n_graded: list[int]
     relative_cost: list[float | None]
@@ -220,7 +226,8 @@ def conformed(frame: pl.DataFrame, number: int) -> pl.DataFrame:
         "temperature": pl.Float64, "top_p": pl.Float64, "question_id": pl.String, "question": pl.String,
         "exit_layer": pl.Int16, "sample_index": pl.Int32, "correct": pl.Boolean, "cluster_id": pl.Int32,
         "mean_prob": pl.Float64, "relative_cost": pl.Float64, "n_tokens": pl.Int64, "drafted": pl.Int64,
-        "accepted_drafts": pl.Int64, "verifications": pl.Int64, SPECTRUM: pl.Float64,
+        "accepted_drafts": pl.Int64, "verifications": pl.Int64, "meaning_id": pl.Int32, "mean_logprob": pl.Float64,
+        SPECTRUM: pl.Float64,
     }  # fmt: skip
     columns = []
     for name, kind in types.items():
@@ -284,8 +291,10 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         table.join(position, on="question_id")
         .join(depth, on=axis)
         .with_columns(cell=pl.col("q").cast(pl.Int64) * len(layers) + pl.col("k").cast(pl.Int64))
-        .select("cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost", SPECTRUM, *_DRAFTING)
-        .sort("cell", "mean_prob", "correct", "cluster_id", "relative_cost")
+        .select(
+            "cell", "k", "correct", "cluster_id", "mean_prob", "relative_cost", SPECTRUM, *ENTROPY_COLUMNS, *_DRAFTING
+        )
+        .sort("cell", "mean_prob", "correct", "cluster_id", "relative_cost", *ENTROPY_COLUMNS)
     )
     cell = table["cell"].to_numpy()
 
@@ -296,12 +305,13 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
 
     graded = per_cell(table["correct"].is_not_null())
     right = per_cell(table["correct"])
-    compared = (graded > 0).all(axis=1)
+    compared = np.asarray((graded > 0).all(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
         wrong = (graded - right) / graded
         said = table["mean_prob"].is_not_null() & table["mean_prob"].is_not_nan().fill_null(False)
         confidence = per_cell(said, table["mean_prob"]) / per_cell(said)
     found = _diversity(table, diversity, n_cells).reshape(shape)
+    entropies = counted_entropies(table, cell, shape, compared)
     drafted, verified = pl.col("drafted").sum(), pl.col("verifications").sum()
     cost = pl.col("relative_cost")
     of_layers = table.group_by("k").agg(
@@ -321,6 +331,8 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
         graded=graded[compared],
         diversity=_whole_rows(found[compared]),
         confidence=_whole_rows(confidence[compared]),
+        semantic_entropy=entropies["semantic_entropy"][compared],
+        semantic_entropy_discrete=entropies["semantic_entropy_discrete"][compared],
         n_samples=np.bincount(table["k"].to_numpy(), minlength=shape[1]).tolist(),
         n_graded=graded.sum(axis=0).astype(int).tolist(),
         relative_cost=of_layers["cost"].to_list(),
@@ -332,6 +344,45 @@ def _curve(group: dict[str, Any], part: Part, diversity: str) -> Curve:
 def _whole_rows(values: Floats) -> Floats:
     """A question counts at every layer or at none."""
     return np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
+
+
+def counted_entropies(
+    table: pl.DataFrame, cell: npt.NDArray[np.int64], shape: tuple[int, int], compared: npt.NDArray[np.bool_]
+) -> dict[str, Floats]:
+    """Entropies of the samples of each question and layer, over the questions that have all of them at every layer.
+
+    An entropy of one sample says nothing: a question needs two or more at every layer. Where no question has them all,
+    as in a file without likelihoods, the questions with a discrete semantic entropy count.
+
+    Args:
+        table: ENTROPY_COLUMNS of every sample, in an order that does not depend on the file's.
+        cell: [sample], question * layers + layer.
+        shape: questions, layers.
+        compared: [question], those that may count.
+    Returns:
+        semantic_entropy, semantic_entropy_discrete, predictive_entropy, each [question, layer] in nats; NaN in a whole
+        row for a question that does not count, and throughout for an entropy that needs what the file lacks.
+    """
+    import polars as pl
+
+    n_cells = shape[0] * shape[1]
+    meaning, logprob = (table[name].cast(pl.Float64).to_numpy() for name in ENTROPY_COLUMNS)
+    several = np.bincount(cell, minlength=n_cells) > 1
+    found = {
+        "semantic_entropy": semantic_entropy(cell, meaning, logprob, n_cells),
+        "semantic_entropy_discrete": discrete_semantic_entropy(cell, meaning, n_cells),
+        "predictive_entropy": predictive_entropy(cell, logprob, n_cells),
+    }
+    found = {name: np.where(several, values, np.nan).reshape(shape) for name, values in found.items()}
+    counted = compared
+    for needed in ("semantic_entropy", "semantic_entropy_discrete"):
+        counted = compared & ~np.isnan(found[needed]).any(axis=1)
+        if counted.any():
+            break
+    return {
+        name: np.where(counted[:, None] & ~np.isnan(values[counted]).any(), values, np.nan)
+        for name, values in found.items()
+    }
 
 
 def _diversity(table: pl.DataFrame, diversity: str, n_cells: int) -> Floats:

@@ -19,6 +19,7 @@ from hcl_cli.schemas import FINDINGS, LAYERS
 from hcl_cli.stages.curves import DIVERSITIES, ScoredInput, read_curves
 from hcl_cli.stages.findings import across_curves, of_curve, of_options, with_published
 from hcl_cli.stages.resampled import Measured, measure
+from hcl_cli.stages.semantic_entropy import entropy_columns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -147,14 +148,16 @@ def layer_tables(
       expected among 5 correct answers, `coverage` those expected where 70 % of the correct answers are covered,
       `spectrum` the log-determinant score of 5 (all three over the questions that have 5 at every layer), `entropy`
       the entropy of the cluster sizes in nats (0 without a correct answer);
-    * creativity: creativity_raw min-max scaled over the curve's layers; hcb: see `measures.hcb`.
+    * creativity: creativity_raw min-max scaled over the curve's layers; hcb: see `measures.hcb`;
+    * semantic_entropy and what it tells of wrong answers: see `stages.semantic_entropy`.
 
     Intervals are 95 %, over questions, all samples of a question together: `measures.intervals` for the means, the
     percentiles of the resamples with min-max scaling redone in each for creativity and hcb.
 
     Args:
         inputs: SCORED columns; a file from elsewhere may lack all but `correct` and the question. Without
-            `exit_layer` its answers are one layer, numbered 1; without `cluster_id` creativity is unknown.
+            `exit_layer` its answers are one layer, numbered 1; without `cluster_id` creativity is unknown,
+            without `meaning_id` semantic entropy.
         weights, scale_hallucination: see `parse_weights`; weights may also be given ready made.
         diversity: one of DIVERSITIES; `spectrum` reads the column that `stages.spectrum` adds.
         n_bootstrap: resamples, >= 0; with 0 there is no interval and no share of wins.
@@ -178,7 +181,7 @@ def layer_tables(
     findings = of_options(chosen, diversity, n_bootstrap)
     for measured in curves:
         rows = layer_rows(measured, diversity)
-        layers += rows
+        layers += [row | own for row, own in zip(rows, entropy_columns(measured.curve, n_bootstrap, seed), strict=True)]
         findings += of_curve(measured, rows, diversity)
     findings += across_curves(curves)
     filled = [{name: row.get(name) for name in FINDINGS.columns} for row in with_published(findings)]

@@ -10,6 +10,7 @@ import sys
 from hcl_cli.report import files, labels, plots, tables, terminal
 from hcl_cli.report import entropy_labels, entropy_plots, entropy_tables, entropy_terminal, entropy_words
 from hcl_cli.report import calibration_plots, calibration_tables, calibration_terminal, calibration_words
+from hcl_cli.report import rejection_plots, rejection_tables, rejection_terminal, rejection_words
 from hcl_cli.report import comparison_tables, comparison_terminal, comparison_words, findings_tables
 from hcl_cli.report import power_terminal, power_words
 from hcl_cli.report import dola_plots, dola_published, dola_tables, dola_terminal, dola_words

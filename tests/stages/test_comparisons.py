@@ -3,9 +3,8 @@
 import numpy as np
 import polars as pl
 import pytest
-from planted_hcb import frame
+from planted_hcb import PLANTED, answers, frame
 from pytest import approx
-from test_hcb import PLANTED
 
 from hcl_cli.measures.hcb import PRESETS
 from hcl_cli.schemas import COMPARISONS, POWER
@@ -26,18 +25,6 @@ def compared(*frames, **options):
 
 def powered(*frames, **options):
     return power_table(inputs(*frames), weights=SCRIPT, **options)
-
-
-def answers(n_questions, shares, n_samples=8, seed=0, n_layers=3):
-    """Layer k is right with probability shares[k]; every right answer is one of three meanings."""
-    rng = np.random.default_rng(seed)
-    return {
-        f"q{number:03}": {
-            layer: [int(rng.integers(3)) if rng.random() < shares[layer - 1] else None for _ in range(n_samples)]
-            for layer in range(1, n_layers + 1)
-        }
-        for number in range(n_questions)
-    }
 
 
 MANY = answers(60, (0.2, 0.6, 0.62))

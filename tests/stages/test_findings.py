@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from planted_hcb import frame, said, tables
+from planted_hcb import PLANTED, answers, frame, said, tables
 from pytest import approx
-from test_comparisons import answers
-from test_hcb import PLANTED
 
 from hcl_cli.stages.claims import BEST_LAYERS, CORRELATIONS, PUBLISHED
 from hcl_cli.stages.finding_words import about

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_hcb import frame, said, tables
+from planted_hcb import PLANTED, frame, said, tables
 from pytest import approx
 
 from hcl_cli.errors import BadInput, BadOption
@@ -18,12 +18,6 @@ from hcl_cli.schemas import FINDINGS, LAYERS
 from hcl_cli.stages.hcb import ScoredInput, layer_tables, parse_weights
 
 RATES = ("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence")
-
-# question -> layer -> the cluster of each answer; None is a wrong answer, "?" an ungraded one
-PLANTED = {
-    "q1": {1: [None, None, None, None], 2: [0, 0, 1, 2], 3: [0, 0, 0, 0]},
-    "q2": {1: [None, 0, None, None], 2: [0, 1, None, None], 3: [0, 0, 0, 0]},
-}
 
 
 def test_a_planted_frame_gives_exactly_the_expected_table():
