@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-long bench lab-model smoke smoke-offline table-hcb table-probe table-dola table-dola-mc \
-	table-layers figure-layers table-prune figure-activations clean
+	table-layers figure-layers table-judges table-prune figure-activations clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,6 +11,7 @@ HCL := $(BIN)/hcl
 READY := $(VENV)/.ready
 # Offline by design: nothing below asks a network for data or weights, except `smoke` and `table-*` with a Hub model.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+comma := ,
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 help:            ## this list
@@ -126,6 +127,12 @@ figure-layers: $(READY) ## the same as four panels over exit layers, a curve per
 	$(LAYERS_ANSWERS)
 	$(HCL) hcb --calibration --calibration-figure figures/layers.svg < out/layers.paths
 	@echo "figures/layers.svg"
+
+table-judges: $(READY) ## precision, recall and kappa of each judge against people (EfficientQA): NLI=FOLDER_OR_NAME for entailment too
+	@mkdir -p tables
+	$(HCL) score --people efficientqa --judge alias,exact,contains,published$(if $(NLI),$(comma)nli --nli-model '$(NLI)') \
+	  --cluster exact --people-table tables/judges.md
+	@echo "tables/judges.md"
 
 PRUNE_MODEL := $(or $(MODEL),meta-llama/Llama-3.2-3B)
 PRUNE := $(HCL) prune -m '$(PRUNE_MODEL)' $(if $(DATASET),-d '$(DATASET)') $(if $(LIMIT),--limit $(LIMIT))
