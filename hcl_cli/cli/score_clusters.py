@@ -159,11 +159,18 @@ class Clusterers:
         return Entailed(self._model(), name, self.rule, self.numbers, self.with_question, entailed)
 
     def _model(self) -> "EntailmentModel":
-        from hcl_cli.models.entailment import load_entailment
+        from hcl_cli.models.entailment import Remembered, load_entailment
 
         if not self._loaded:
             assert self.entailment is not None
-            self._loaded.append(load_entailment(self.entailment, self._device()))
+            model = load_entailment(self.entailment, self._device())
+            if not self.session.no_cache:
+                from hcl_cli.artifacts.vector_memo import VectorMemo
+
+                name = self.entailment.identity.removeprefix("sha256:")[:16]
+                folder = self.session.store.root / "entailment" / name
+                model = Remembered(model, VectorMemo(folder, 3, self.session.terminal.warn))
+            self._loaded.append(model)
         return self._loaded[0]
 
     def say_cut(self) -> None:

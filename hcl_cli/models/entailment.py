@@ -6,6 +6,7 @@ or neither. Which of its classes is which is read from the names in its config, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ _NAMES = (
 )
 _NOT_ENTAILED = r"(not|non|no)[ _-]?entail(ment|s|ed)?"
 _HEAD = "ForSequenceClassification"
+CHUNK = 2048  # pairs that are asked before their answers are kept
 # Tokens in a batch, padding counted: those of a small encoder read as quickly on a CPU at 512 as at 4096.
 _BATCH_TOKENS = {"cpu": 2048}
 _BATCH_TOKENS_ELSEWHERE = 32768
@@ -44,10 +46,19 @@ class EntailmentModel(Protocol):
         n_cut: pairs that were longer than the model reads and were cut, of all that were asked.
     """
 
-    n_cut: int
+    @property
+    def n_cut(self) -> int: ...
 
     def probabilities(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """[n, 3], of contradiction, neutral and entailment, for (premise, hypothesis) each; rows sum to 1."""
+
+
+class Memo(Protocol):
+    """Where answers are kept: three numbers by a key of 16 bytes."""
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]: ...
+
+    def add(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -261,6 +272,45 @@ class _Classifier:
             whole = self._tokenizer([first[row] for row in full], [second[row] for row in full], verbose=False)
             self.n_cut += sum(len(ids) > self._longest for ids in whole["input_ids"])
         return encoded
+
+
+class Remembered:
+    """A model whose answers are kept as they come: an interruption loses at most `CHUNK` of them.
+
+    Attributes:
+        n_cut: of the pairs asked in this run.
+    """
+
+    def __init__(self, model: EntailmentModel, memo: Memo) -> None:
+        self._model = model
+        self._memo = memo
+
+    @property
+    def n_cut(self) -> int:
+        """See `EntailmentModel`."""
+        return self._model.n_cut
+
+    def probabilities(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+        """[n, 3]; see `EntailmentModel`."""
+        import numpy as np
+
+        keys = [_key(pair) for pair in pairs]
+        known = self._memo.find(keys)
+        new = sorted({pair: key for pair, key in zip(pairs, keys, strict=True) if key not in known}.items())
+        for start in range(0, len(new), CHUNK):
+            chunk = new[start : start + CHUNK]
+            told = self._model.probabilities([pair for pair, _ in chunk])
+            self._memo.add([key for _, key in chunk], told)
+            known.update(zip((key for _, key in chunk), told, strict=True))
+        return np.array([known[key] for key in keys], dtype=np.float32).reshape(len(pairs), 3)
+
+
+def _key(pair: Pair) -> bytes:
+    digest = hashlib.sha256()
+    for text in pair:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.digest()[:16]
 
 
 def _positions(model: Any) -> int:

@@ -121,3 +121,43 @@ def test_bad_options_are_one_line(hcl: Hcl, answers: Path, tmp_path: Path, optio
     done = hcl("score", answers, *options)
     assert done.code == 2 and done.out == ""
     assert done.err.count("\n") == 1 and words in done.err, done.err
+
+
+def test_an_interruption_loses_nothing_that_was_asked(
+    hcl: Hcl, answers: Path, planted_nli: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model fails while it clusters: what it judged is kept, and nothing is asked twice."""
+    from hcl_cli.models import entailment
+
+    call = ["score", answers, "--judge", "nli", "--cluster", "nli-strict", "--nli-model", planted_nli]
+    asked: list[tuple[str, str]] = []
+    whole = entailment._Classifier.probabilities
+    monkeypatch.setattr(entailment, "CHUNK", 2)
+
+    def breaking(self: object, pairs: list[tuple[str, str]]) -> object:
+        if len(asked) >= 6:
+            raise KeyboardInterrupt
+        asked.extend(pairs)
+        return whole(self, pairs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(entailment._Classifier, "probabilities", breaking)
+        assert hcl(*call).code == 130
+    first = set(asked)
+    asked.clear()
+
+    def counting(self: object, pairs: list[tuple[str, str]]) -> object:
+        asked.extend(pairs)
+        return whole(self, pairs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(entailment._Classifier, "probabilities", counting)
+    done = hcl(*call)
+    assert first and asked and not first & set(asked)
+    alone = hcl(*call, "--store", tmp_path / "other")
+    assert done.path.read_bytes() == alone.path.read_bytes()
+    asked.clear()
+    assert hcl(*call, "--cluster", "nli-strict,nli-loose", "--cluster-rule", "components").code == 0
+    assert len(asked) < len(first)  # only what the loose relation asks beyond that
+    asked.clear()
+    unkept = hcl(*call, "--no-cache", "-o", "new.parquet")
+    assert unkept.code == 0 and len(asked) >= len(first)
