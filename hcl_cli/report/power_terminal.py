@@ -42,12 +42,15 @@ class PowerTable:
         varied = [pair for pair in pairs if len(pair) > 1 and pair[0]["kind"] != "neighbours"]
         if varied:
             yield Text("")
-            yield Text("Questions for the difference in hallucination, 80 % power, by samples per question and layer")
-            table = _table("Pair")
-            for row in varied[0]:
-                table.add_column(f" n = {row['n_samples']}", justify="right")
+            yield Text("Questions that find the difference, 80 % power, by samples per question and layer")
+            table = _table("Pair", "Metric")
+            grid = sorted({row["n_samples"] for pair in varied for row in pair})
+            for n_samples in grid:
+                table.add_column(f" n = {n_samples}", justify="right")
             for pair in varied:
-                table.add_row(Text(pair_label(pair[0])), *(Text(needed(row["questions_80"])) for row in pair))
+                of = {row["n_samples"]: needed(row["questions_80"]) for row in pair}
+                cells = [f" {TITLES[pair[0]['metric']]}", *(of.get(n_samples, "") for n_samples in grid)]
+                table.add_row(Text(pair_label(pair[0])), *map(Text, cells))
             yield table
 
 

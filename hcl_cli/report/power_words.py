@@ -9,9 +9,9 @@ from hcl_cli.report.labels import Row, one_line
 MEANING = (
     "Questions needed to find the observed difference with 80 % power at 5 %, two-sided, and (corrected) at 5 % over "
     "the number of pairs that could have been meant; least found: the difference that the questions there are find in "
-    "80 % of cases. Of hallucination the samples per question and layer vary; creativity and HCB are at those there "
-    "are. The lead of a layer that was chosen as the best is on average too large, its number of questions then too "
-    "small."
+    "80 % of cases. With fewer samples per question and layer than there are, creativity and HCB are measured again "
+    "from so many, and their difference is another one; with more, only hallucination can be told. The lead of a layer "
+    "that was chosen as the best is on average too large, its number of questions then too small."
 )
 
 _ORDER = ("best_reference", "best_second", "neighbours")

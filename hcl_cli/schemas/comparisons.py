@@ -61,7 +61,7 @@ POWER = Table(
         "metric": "string",
         "n_samples": "int32",  # of every question and layer
         "is_present": "bool",  # whether this is the number of samples there is
-        "difference": "float64",  # as observed, value of exit_layer - value of other_exit_layer
+        "difference": "float64",  # as observed with n_samples, value of exit_layer - value of other_exit_layer
         "variance_between": "float64",  # of a question's true difference; null unless hallucination_rate
         "variance_within": "float64",  # of one sample of both layers; likewise
         "variance": "float64",  # of a question's difference with n_samples

@@ -139,7 +139,8 @@ def test_eighty_columns_hold_the_power_and_the_best_layer_comes_first():
     assert of_second[-5:] == ["HCB", "-0.021", "2,211", "4,742", "0.157"]
     assert "442 questions, 20 samples of each per layer" in lines
     assert any(
-        line.split() == ["Pair", "n", "=", *" n = ".join(["1", "5", "10", "20", "50"]).split()] for line in lines
+        line.split() == ["Pair", "Metric", "n", "=", *" n = ".join(["1", "5", "10", "20", "50"]).split()]
+        for line in lines
     )
     assert "No power can be told" in shown(power_report([]))
 

@@ -187,11 +187,36 @@ def test_the_power_table_of_the_planted_frame():
     grid = found.filter(kind="best_reference", metric="hallucination_rate")
     assert grid["n_samples"].to_list() == [1, 4, 5, 10, 20, 50]
     assert grid["questions_80"].is_sorted(descending=True)
-    assert set(found.filter(metric="hcb")["n_samples"]) == {4}
+    assert set(found.filter(metric="hcb")["n_samples"]) == {1, 4}
+
+
+def test_creativity_with_fewer_samples_is_that_of_tables_with_fewer_samples():
+    """Eight samples: five of them are the first five alone, one of them each of the first three in turn."""
+    given = frame(MANY)
+    found = powered(given).filter(kind="neighbours", exit_layer=1)
+    creative = {row["n_samples"]: row for row in found.filter(metric="creativity_raw").to_dicts()}
+    assert set(creative) == {1, 5, 8} and set(found.filter(metric="hallucination_rate")["n_samples"]) > {1, 5, 8}
+
+    def alone(*samples):
+        row = powered(given.filter(pl.col("sample_index").is_in(samples))).filter(
+            kind="neighbours", exit_layer=1, metric="creativity_raw", is_present=True
+        )
+        return row.select("difference", "variance").row(0)
+
+    assert (creative[5]["difference"], creative[5]["variance"]) == approx(alone(*range(5)))
+    singles = np.array([alone(sample) for sample in range(3)])
+    assert (creative[1]["difference"], creative[1]["variance"]) == approx(singles.mean(0))
+    # With one sample a cluster is a right answer: creativity is accuracy.
+    hallucination = found.filter(metric="hallucination_rate", n_samples=1)["questions_80"][0]
+    assert creative[1]["questions_80"] == approx(hallucination, rel=0.6)
+    shuffled = powered(given.sample(fraction=1.0, shuffle=True, seed=2))
+    assert shuffled.equals(powered(given))
+    unnumbered = powered(given.with_columns(sample_index=pl.lit(None, pl.Int32))).filter(metric="hcb")
+    assert set(unnumbered["n_samples"]) == {8}
 
 
 def test_pairs_of_the_power_table():
-    found = powered(frame(MANY)).filter(metric="hcb")
+    found = powered(frame(MANY)).filter(metric="hcb", is_present=True)
     pairs = found.select("kind", "exit_layer", "other_exit_layer", "n_comparisons").rows()
     assert [row for row in pairs if row[0] == "neighbours"] == [("neighbours", 1, 2, 2), ("neighbours", 2, 3, 2)]
     (second,) = [row for row in pairs if row[0] == "best_second"]
