@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.hcb import check_export
+from hcl_cli.cli.exports import check_export
 from hcl_cli.cli.inputs import input_paths, refuse_overwriting
 from hcl_cli.cli.session import refuse_line_break, write_bytes, write_line
 from hcl_cli.errors import BadOption

@@ -1,7 +1,6 @@
 """`hcl hcb`: the balance of hallucination and creativity at each exit layer."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from hcl_cli.cli import hcb_diversity as diverse
 from hcl_cli.cli import hcb_judges as judges
 from hcl_cli.cli import hcb_rejection as doubt
 from hcl_cli.cli import options as opt
+from hcl_cli.cli.exports import check_export
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadOption
@@ -64,7 +64,7 @@ def hcb(
     """
     from hcl_cli.artifacts.recipe import Input, Recipe
     from hcl_cli.artifacts.store import read_source
-    from hcl_cli.stages.hcb import parse_weights
+    from hcl_cli.stages.balance import parse_weights
 
     session = Session("hcb", store, force, no_cache, dry_run, output, as_json, quiet, verbose)
     balance = parse_weights(weights, scale_hallucination)
@@ -163,15 +163,3 @@ def hcb(
         write_figure(rows, figure, found)
         session.terminal.say(f"hcb: figure in {figure}")
     session.emit(layers, also=also)
-
-
-def check_export(option: str, path: Path | None, endings: tuple[str, ...]) -> None:
-    """Refuse a file ending that cannot be written, and a folder that is not there, before anything is computed."""
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        raise BadOption(f"{option} {path}: the ending says the format; expected {', '.join(endings)}")
-    if not path.absolute().parent.is_dir():
-        raise BadOption(f"{option} {path}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise BadOption(f"{option} {path}: is a folder; expected a file name")

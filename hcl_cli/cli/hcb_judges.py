@@ -27,7 +27,7 @@ def compared(
     seed: int,
 ) -> "tuple[list[dict[str, Any]], list[Artifact]]":
     """Rows of BEST_LAYERS, none where nothing else could decide; and the artifact, if it is kept."""
-    from hcl_cli.stages.best_layers import choices_of
+    from hcl_cli.stages.scored_columns import choices_of
 
     if len(choices_of([source.columns for source in sources])) < 2:
         return [], []

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hcl_cli.cli.hcb import check_export
+from hcl_cli.cli.exports import check_export
 from hcl_cli.cli.options import natural
 from hcl_cli.errors import BadOption, shown
 

@@ -7,7 +7,7 @@ import typer
 
 from hcl_cli.cli import entropy_options
 from hcl_cli.cli import options as opt
-from hcl_cli.cli.hcb import check_export
+from hcl_cli.cli.exports import check_export
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.loading import check_model_options, choose_model
 from hcl_cli.cli.session import DEFAULT_STORE, Session

@@ -70,7 +70,7 @@ class Settings:
     warn: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        from hcl_cli.stages.string_judges import JUDGES
+        from hcl_cli.stages.scored_columns import JUDGES
 
         one_of("--judge", self.judge, JUDGES)
         one_of("--cluster", self.cluster, ("cosine", "exact"))

@@ -9,7 +9,7 @@ from hcl_cli.cli import options as opt
 from hcl_cli.cli import score_clusters as by
 from hcl_cli.cli import score_llm as own
 from hcl_cli.cli import score_people as against
-from hcl_cli.cli.hcb import check_export
+from hcl_cli.cli.exports import check_export
 from hcl_cli.cli.inputs import input_paths, refuse_losing
 from hcl_cli.cli.session import DEFAULT_STORE, Session
 from hcl_cli.errors import BadInput, BadOption

@@ -10,6 +10,7 @@ import typer
 
 from hcl_cli.cli.session import Session
 from hcl_cli.errors import BadInput, BadOption
+from hcl_cli.stages.scored_columns import CLUSTERINGS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from hcl_cli.stages.clusterings import Clustering, Progress
 
 NLI = "nli"  # the judge; clusterings begin with it
-CLUSTERINGS = ("cosine", "exact", "nli-strict", "nli-loose")
 RULES = ("greedy", "greedy-last", "components", "complete")
 _PANEL = "Clusters"
 _NLI_PANEL = "Entailment model (--judge nli, --cluster nli-strict, nli-loose)"

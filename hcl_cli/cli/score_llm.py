@@ -11,9 +11,6 @@ from hcl_cli.artifacts.recipe import Input, Recipe
 from hcl_cli.cli.options import bounded, natural
 from hcl_cli.cli.session import Session
 from hcl_cli.errors import BadInput, BadOption
-from hcl_cli.llm.judges import JudgePrompt
-from hcl_cli.llm.requests import Decoding, plain_name
-from hcl_cli.llm.server import LlmServer
 from hcl_cli.schemas import JUDGED
 from hcl_cli.stages.versions import VERSIONS
 
@@ -24,6 +21,9 @@ if TYPE_CHECKING:
     from hcl_cli.cli.score_people import Answers
     from hcl_cli.data.completions import ChoiceSet
     from hcl_cli.llm.answers import AnswerCache
+    from hcl_cli.llm.judges import JudgePrompt
+    from hcl_cli.llm.requests import Decoding
+    from hcl_cli.llm.server import LlmServer
     from hcl_cli.stages.llm_judge import Judging
 
 _PANEL = "Language model as judge (--judge llm)"
@@ -110,9 +110,9 @@ class LlmJudges:
     """
 
     session: Session
-    server: LlmServer
-    prompts: tuple[JudgePrompt, ...]
-    decoding: Decoding
+    server: "LlmServer"
+    prompts: "tuple[JudgePrompt, ...]"
+    decoding: "Decoding"
     references: "ChoiceSet | None" = None
 
     @property
@@ -122,6 +122,8 @@ class LlmJudges:
 
     def options(self) -> dict[str, Any]:
         """What decides the verdicts beside the responses, for the recipe. Neither the address nor the key."""
+        from hcl_cli.llm.requests import plain_name
+
         return {
             "llm_model": plain_name(self.server.model),
             "llm_prompt": [prompt.identity for prompt in self.prompts],
@@ -182,6 +184,7 @@ class LlmJudges:
         """The rows of JUDGED, and its artifact, if it is kept."""
 
         def compute() -> "pl.DataFrame":
+            from hcl_cli.llm.requests import plain_name
             from hcl_cli.stages.judged import judged_table
 
             scored, asked = artifact.frame().collect(), plain_name(self.server.model)
@@ -245,6 +248,8 @@ def llm_judges(
     """
     from hcl_cli.data.completions import open_choices
     from hcl_cli.llm.judge_prompts import open_judge_prompts
+    from hcl_cli.llm.requests import Decoding
+    from hcl_cli.llm.server import LlmServer
 
     if url is None or model is None:
         lacking = "--llm-url URL" if url is None else "--llm-model NAME"
@@ -278,7 +283,7 @@ def _temperature(text: str) -> float | None:
     return value
 
 
-def refuse_first(judges: Sequence[str], prompts: Sequence[JudgePrompt]) -> None:
+def refuse_first(judges: Sequence[str], prompts: "Sequence[JudgePrompt]") -> None:
     """Raise BadOption if nothing says what is correct before `info`, which does not."""
     if not judges:
         name = prompts[0].name

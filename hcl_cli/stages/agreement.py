@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcl_cli.measures.agreement import Agreement, agreement_of
+from hcl_cli.measures.agreement import agreement_of
 from hcl_cli.schemas import AGREEMENT
-from hcl_cli.stages.clusterings import CLUSTERINGS
 from hcl_cli.stages.curves import stream_of
-from hcl_cli.stages.string_judges import JUDGES
+from hcl_cli.stages.scored_columns import clusterings_of, judges_of, meaning_column
 
 if TYPE_CHECKING:
     import polars as pl
 
 CURVE = ("model", "dataset", "strategy", "method", "temperature", "top_p")
-_LLM = re.compile(r"correct_(llm_\w+)")
-
-
-def judges_of(columns: Sequence[str]) -> list[str]:
-    """The judges of a scored table that has several, in the order of the columns."""
-    known = {f"correct_{name}": name for name in (*JUDGES, "nli")}
-    found = [known.get(name) or (match.group(1) if (match := _LLM.fullmatch(name)) else "") for name in columns]
-    return [name for name in found if name]
-
-
-def clusterings_of(columns: Sequence[str]) -> list[str]:
-    """The clusterings of a scored table that has several, in the order of the columns."""
-    known = {f"meaning_id_{name.replace('-', '_')}": name for name in CLUSTERINGS}
-    return [known[name] for name in columns if name in known]
-
-
-def meaning_column(clustering: str) -> str:
-    """The column of a clustering over all answers."""
-    return f"meaning_id_{clustering.replace('-', '_')}"
 
 
 def agreement_table(scored: pl.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> pl.DataFrame:
@@ -141,6 +119,3 @@ def columns_of(name: str, estimate: tuple[float, float, float]) -> dict[str, flo
     """An estimate as three columns; rounded, so that the order in which a machine adds does not show."""
     ends = zip((name, f"{name}_low", f"{name}_high"), estimate, strict=True)
     return {column: None if math.isnan(value) else round(float(value), 12) for column, value in ends}
-
-
-__all__ = ["Agreement", "agreement_table", "clusterings_of", "condition", "judges_of"]

@@ -13,10 +13,10 @@ from hcl_cli.errors import shown
 from hcl_cli.measures.hcb import Weights, best_layer, winning_shares
 from hcl_cli.measures.intervals import percentile_interval
 from hcl_cli.schemas import BEST_LAYERS
-from hcl_cli.stages.agreement import clusterings_of, judges_of
 from hcl_cli.stages.curves import ScoredInput, read_curves
 from hcl_cli.stages.hcb import layer_rows
 from hcl_cli.stages.resampled import Measured, measure
+from hcl_cli.stages.scored_columns import choices_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,25 +30,6 @@ class Choice(NamedTuple):
     correct: str
     cluster_id: str
     is_first: bool
-
-
-def choices_of(columns: Sequence[Sequence[str]]) -> list[tuple[str, str, str]]:
-    """What else than the first judge and clustering could decide, where every input can tell: (kind, name, column).
-
-    Args:
-        columns: of each input.
-    """
-    found: list[tuple[str, str, str]] = []
-    for kind, names in (("judge", judges_of), ("clustering", clusterings_of)):
-        several = [names(one) for one in columns]
-        for name in several[0] if several else []:
-            if all(name in of for of in several):
-                found.append((kind, name, _cluster_column(kind, name)))
-    return [one for one in found if all(one[2] in of for of in columns)]
-
-
-def _cluster_column(kind: str, name: str) -> str:
-    return f"cluster_id_of_{name}" if kind == "judge" else f"cluster_id_{name.replace('-', '_')}"
 
 
 def best_layers(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLUSTERINGS = ("cosine", "exact", "nli-strict", "nli-loose")
 _BLOCK = 4096  # distinct strings that are embedded between two reports of progress
 
 Encode = Callable[[list[str]], NDArray[np.float32]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,11 @@ import numpy.typing as npt
 
 from hcl_cli.errors import BadOption
 from hcl_cli.measures.diversity import RAREFIED_TO, SPECTRUM_ALPHA
-from hcl_cli.measures.hcb import PRESETS, Weights, minmax, winning_shares
+from hcl_cli.measures.hcb import Weights, minmax, winning_shares
 from hcl_cli.measures.intervals import mean_interval, percentile_interval
 from hcl_cli.measures.selection import best_set
 from hcl_cli.schemas import FINDINGS, LAYERS
+from hcl_cli.stages.balance import parse_weights
 from hcl_cli.stages.curves import DIVERSITIES, ScoredInput, read_curves
 from hcl_cli.stages.findings import across_curves, of_curve, of_options, with_published
 from hcl_cli.stages.resampled import Measured, measure
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ScoredInput", "Weights", "layer_tables", "parse_weights"]
 
 Floats = npt.NDArray[np.float64]
-SCALES = ("raw", "minmax")
 # Largest value of a question and the smallest step to reckon with, for the intervals of each diversity.
 _SUPPORT = {
     "clusters": (0.0, math.inf, 1.0),
@@ -36,32 +35,6 @@ _SUPPORT = {
     "spectrum": (math.log(SPECTRUM_ALPHA), math.log(1 + SPECTRUM_ALPHA), 1.0),
     "entropy": (0.0, math.inf, math.log(2)),
 }
-
-
-def parse_weights(text: str, scale_hallucination: str | None = None) -> Weights:
-    """The weights that `--weights` names: script, title, figure, or a number W for W of creativity, 1 - W of the rest.
-
-    Args:
-        text: the option's value.
-        scale_hallucination: the value of `--scale-hallucination`, which overrides the preset's; None leaves it.
-    Raises:
-        BadOption: for anything else.
-    """
-    if scale_hallucination is not None and scale_hallucination not in SCALES:
-        raise BadOption(f"--scale-hallucination {scale_hallucination!r}: expected raw or minmax")
-    weights = PRESETS.get(text.strip())
-    if weights is None:
-        try:
-            creativity = float(text)
-        except ValueError:
-            creativity = math.nan
-        if not 0 <= creativity <= 1:
-            raise BadOption(
-                f"--weights {text!r}: expected script, title, figure or a number from 0 to 1; try --weights script"
-            )
-        # Rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998.
-        weights = Weights(creativity, round(1 - creativity, 12), "raw")
-    return weights if scale_hallucination is None else replace(weights, scale=scale_hallucination)
 
 
 def _interval(values: Floats, drawn: Floats, support: tuple[float, float], step: float) -> tuple[Floats, Floats]:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcl_cli.schemas import RESPONSES, SCORED
-from hcl_cli.stages.clusterings import CLUSTERINGS, Clustering, Exact, Job
+from hcl_cli.stages.clusterings import Clustering, Exact, Job
 from hcl_cli.stages.llm_judge import LLM_COLUMN
 from hcl_cli.stages.responses import GROUP, completed_responses
-from hcl_cli.stages.string_judges import JUDGES, string_verdicts
+from hcl_cli.stages.scored_columns import CLUSTERINGS, JUDGES
+from hcl_cli.stages.string_judges import string_verdicts
 
 if TYPE_CHECKING:
     import polars as pl

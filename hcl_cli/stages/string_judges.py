@@ -11,8 +11,6 @@ from hcl_cli.measures.text import answer_form, contains_published, contains_toke
 if TYPE_CHECKING:
     import polars as pl
 
-JUDGES = ("alias", "exact", "contains", "published")
-
 Judge = Callable[[str, Sequence[str]], bool]
 
 form_of = lru_cache(maxsize=1 << 16)(answer_form)

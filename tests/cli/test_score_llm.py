@@ -16,7 +16,7 @@ from calling import Hcl, Result
 from test_bad_input import refused
 from test_surface import heavy_imports
 
-from hcl_cli.cli import score_llm
+from hcl_cli.llm import server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llm"))
 from loopback import Act, Call, Loopback, fails, says, serving
@@ -27,7 +27,7 @@ KEY = "sk-very-secret-key-of-a-judge"
 @pytest.fixture(autouse=True)
 def quick_and_bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waits between attempts, nobody's key or proxy."""
-    monkeypatch.setattr(score_llm, "LlmServer", functools.partial(score_llm.LlmServer, backoff_s=0.001))
+    monkeypatch.setattr(server, "LlmServer", functools.partial(server.LlmServer, backoff_s=0.001))
     for name in ("OPENAI_API_KEY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -15,7 +15,8 @@ from hcl_cli.errors import BadInput, BadOption
 from hcl_cli.measures.bootstrap import resample_counts
 from hcl_cli.measures.hcb import Weights
 from hcl_cli.schemas import FINDINGS, LAYERS
-from hcl_cli.stages.hcb import ScoredInput, layer_tables, parse_weights
+from hcl_cli.stages.balance import parse_weights
+from hcl_cli.stages.hcb import ScoredInput, layer_tables
 
 RATES = ("hallucination_rate", "creativity_raw", "creativity", "hcb", "confidence")
 

@@ -13,7 +13,8 @@ from polars.testing import assert_frame_equal
 
 from hcl_cli.schemas import SCORED
 from hcl_cli.stages.clusterings import Cosine, Exact
-from hcl_cli.stages.score import JUDGES, scored
+from hcl_cli.stages.score import scored
+from hcl_cli.stages.scored_columns import JUDGES
 
 # Where each word points, in degrees: cos 30 = .87 is alike at 0.8, cos 60 = .5 is not.
 DEGREES = {"zero": 0, "thirty": 30, "sixty": 60, "far": 180, "Zero": 0}
