@@ -67,6 +67,17 @@ def answer_form(text: str) -> str:
     return triviaqa_normalised(text)
 
 
+# Scripts that put no blank between words: Thai to Myanmar, Khmer, Japanese kana, Han and its compatibility forms.
+_UNSPACED = re.compile(
+    r"[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+def has_unspaced_script(text: str) -> bool:
+    """Whether the text holds letters of a script without blanks between words, where `contains_tokens` finds none."""
+    return not text.isascii() and _UNSPACED.search(text) is not None
+
+
 def contains_tokens(form: str, answer: str) -> bool:
     """Whether the words of `answer` stand in `form` as whole words, side by side. Both are normal forms.
 

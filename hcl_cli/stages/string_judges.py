@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hcl_cli.measures.text import answer_form, contains_published, contains_tokens
+from hcl_cli.measures.text import answer_form, contains_published, contains_tokens, has_unspaced_script
 
 if TYPE_CHECKING:
     import polars as pl
+
+log = logging.getLogger(__name__)
 
 Judge = Callable[[str, Sequence[str]], bool]
 
@@ -31,6 +34,18 @@ def string_verdicts(frame: pl.DataFrame, judge: str) -> pl.Series:
     verdict = [
         accepts(response, accepted[number]) if accepted[number] else None for number, response in distinct.iter_rows()
     ]
+    if judge == "alias":
+        missed = [
+            response
+            for (_, response), is_right in zip(distinct.iter_rows(), verdict, strict=True)
+            if is_right is False and has_unspaced_script(response)
+        ]
+        if missed:
+            log.warning(
+                "%d distinct responses were taken for wrong in a script that puts no blanks between words (Chinese, "
+                "Japanese, Thai, ...), where alias finds whole texts alone: contains looks inside them too",
+                len(missed),
+            )
     judged = distinct.with_columns(verdict=pl.Series(verdict, dtype=pl.Boolean))
     joined = numbered.join(judged, on=["list", "response"], how="left", nulls_equal=True, maintain_order="left")
     return joined["verdict"]

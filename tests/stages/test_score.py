@@ -116,6 +116,22 @@ def test_order_of_strictness_and_more_answers(texts: list[str], answers: list[st
         assert (before <= after).all()
 
 
+def test_scripts_without_blanks_between_words_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """ "The answer is Paris" holds the answer, and token boundaries cannot see it."""
+    texts = ["答えはパリです", "巴黎", "答案是巴黎", "ปารีสครับ", "Это Париж", "Paris"]
+    with caplog.at_level("WARNING"):
+        table = scored(responses(texts, ["巴黎", "パリ", "Париж"]), judges=["alias", "contains", "exact"])
+    assert table["correct_alias"].to_list() == [False, True, False, False, True, False]
+    assert table["correct_contains"].to_list() == [True, True, True, False, True, False]
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 distinct responses were taken for wrong in a script that puts no blanks between words (Chinese, Japanese, "
+        "Thai, ...), where alias finds whole texts alone: contains looks inside them too"
+    ]
+    caplog.clear()
+    scored(responses(["Париж", "no", "Αθήνα", "서울"], ["Париж"]))  # scripts with blanks
+    assert not caplog.records
+
+
 # --- clusters ---
 
 
