@@ -14,6 +14,7 @@ model that is asked in rounds for many sets of items at once (`stages.nli_cluste
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ RULES = ("greedy", "greedy-last", "components", "complete")
 
 Clusters = NDArray[np.int32]
 Pairs = NDArray[np.int64]  # [k, 2], indices of two items each
-Strengths = NDArray[np.float64]  # [k], at most 1, larger for items that are more alike; -inf where they are not
+Strengths = NDArray[np.floating[Any]]  # [k], at most 1, larger for items that are more alike; -inf where they are not
 Asking = Generator[Pairs, Strengths, Clusters]
 Alike = Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]
 
@@ -188,19 +189,22 @@ def cosine_clusters(
 
     def strengths(pairs: Pairs) -> Strengths:
         one, others = pairs[0, 0], pairs[:, 1]
-        if (pairs[:, 0] == one).all():
+        if rule != "complete":  # of one item against others
             cosine = embeddings[others] @ embeddings[one]
         else:
             cosine = np.einsum("pd,pd->p", embeddings[pairs[:, 0]], embeddings[others])
         alike = cosine >= threshold
         if keys is not None:
             alike &= keys[pairs[:, 0]] == keys[others]
-        return np.where(alike, np.minimum(cosine, 1.0), -np.inf).astype(np.float64)
+        if rule == "greedy":  # what joins is told once, by its first member
+            similarity[others[alike]] = cosine[alike]
+        return np.where(alike, np.minimum(cosine, 1.0), -np.inf)
 
-    clusters = told(asking(rule, len(embeddings), order), strengths)
     similarity = np.ones(len(embeddings), dtype=np.float32)
-    for members in members_of(clusters):
-        similarity[members[1:]] = embeddings[members[1:]] @ embeddings[members[0]]
+    clusters = told(asking(rule, len(embeddings), order), strengths)
+    if rule != "greedy":
+        for members in members_of(clusters):
+            similarity[members[1:]] = embeddings[members[1:]] @ embeddings[members[0]]
     return clusters, np.clip(similarity, -1, 1)
 
 

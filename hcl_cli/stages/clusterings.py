@@ -123,9 +123,8 @@ class Cosine:
         def placed(job: Job) -> Placed:
             def compared(items: NDArray[np.int64]) -> tuple[Clusters, NDArray[np.float32]]:
                 keys = None if stated is None else [stated[item] for item in items]
-                return cosine_clusters(
-                    vectors[row[items]], self.threshold, self.rule, apart=keys, order=np.argsort(items).tolist()
-                )
+                order = np.argsort(items).tolist() if self.rule == "complete" else None
+                return cosine_clusters(vectors[row[items]], self.threshold, self.rule, apart=keys, order=order)
 
             return with_apart(job.items, apart, compared)
 
@@ -176,11 +175,11 @@ def with_apart(
     compared: Callable[[NDArray[np.int64]], tuple[Clusters, NDArray[np.float32] | None]],
 ) -> Placed:
     """Clusters of items of which some have a key: equal keys are a cluster, and the others are `compared`."""
-    keys = [apart[item] for item in items]
+    keys = [apart[item] for item in items.tolist()]
+    if all(key is None for key in keys):
+        return Placed(*compared(items))
     open_ones = np.array([key is None for key in keys], dtype=np.bool_)
     clusters, similarity = compared(items[open_ones])
-    if open_ones.all():
-        return Placed(clusters, similarity)
     # Numbered by where the first member of each stands.
     found: list[object] = [("apart", key) for key in keys]
     for at, cluster in zip(np.flatnonzero(open_ones), clusters.tolist(), strict=True):

@@ -28,7 +28,7 @@ def cosine(one: str, other: str) -> float:
 def meanings(texts: Sequence[str], clustering) -> list[int]:  # type: ignore[no-untyped-def]
     frame = pl.DataFrame({"question": ["q"] * len(texts), "answers": [["x"]] * len(texts), "response": texts})
     frame = frame.with_columns(exit_layer=pl.lit(1, pl.Int16), sample_index=pl.int_range(pl.len(), dtype=pl.Int32))
-    return scored(frame, clusterings=[clustering])["meaning_id"].to_list()
+    return scored(frame, judges=["exact"], clusterings=[clustering])["meaning_id"].to_list()
 
 
 def minilm(**options):  # type: ignore[no-untyped-def]
