@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hcl_cli.report.labels import CURVE_KEY, Row, number, one_line
+from hcl_cli.report.labels import CURVE_KEY, Row, counted, number, one_line
 
 TITLES = {
     "hallucination_rate": "Hallucination",
@@ -61,7 +61,7 @@ class Family:
         numbers = {row["metric"]: row["n_questions"] for row in self.rows}
         distinct = set(numbers.values())
         if len(distinct) == 1:
-            said = f"{distinct.pop():,} questions"
+            said = counted(distinct.pop(), "question")
         else:
             said = ", ".join(f"{TITLES[metric]} {n:,}" for metric, n in numbers.items()) + " questions"
         corrections = {row["correction"] for row in self.rows if row["correction"]}

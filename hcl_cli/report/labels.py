@@ -146,7 +146,7 @@ def counts(curve: CurveRows) -> str:
     """How much data stands behind the curve, in words."""
     questions = curve.layers[0]["n_questions"]
     per_layer = sorted({row["n_samples"] for row in curve.layers if row["n_samples"] is not None})
-    text = f"{questions:,} questions" if questions != 1 else "1 question"
+    text = counted(questions, "question")
     if per_layer:
         spread = f"{per_layer[0]:,}" if len(per_layer) == 1 else f"{per_layer[0]:,} to {per_layer[-1]:,}"
         text += f", {spread} responses per {curve.noun}"
@@ -160,3 +160,8 @@ def counts(curve: CurveRows) -> str:
         text += f"; {left_out['estimate']:,.0f} of {left_out['n']:,} questions left out (not graded "
         text += "under every method)" if curve.over_methods else "at every layer)"
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """1 question, 2,000 questions."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

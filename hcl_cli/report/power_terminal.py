@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hcl_cli.report.comparison_words import TITLES, signed
-from hcl_cli.report.labels import CurveRows, Row, curves_of, number
+from hcl_cli.report.labels import CurveRows, Row, counted, curves_of, number
 from hcl_cli.report.power_words import MEANING, needed, pair_label, pairs_of
 
 
@@ -38,7 +38,8 @@ class PowerTable:
         yield table
         first = self.curve.layers[0]
         present = next(row["n_samples"] for row in self.curve.layers if row["is_present"])
-        yield Text(f"{first['n_questions']:,} questions, {present} samples of each per layer", style="dim")
+        there = f"{counted(first['n_questions'], 'question')}, {counted(present, 'sample')} of each per layer"
+        yield Text(there, style="dim")
         varied = [pair for pair in pairs if len(pair) > 1 and pair[0]["kind"] != "neighbours"]
         if varied:
             yield Text("")
