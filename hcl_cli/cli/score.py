@@ -122,6 +122,7 @@ def score(
         from hcl_cli.stages.score import scored
 
         rows = source.frame().collect()
+        rows = against.checked(rows, source)
         given = [clusterers.verdicts(rows, source), None if llm is None else llm.verdicts(rows, source)]
         known = [frame for frame in given if frame is not None]
         with (

@@ -90,16 +90,29 @@ def open_input(session: Session, people: str, responses: str | None, memo: Path 
     return People(open_people(people, memo=memo, warn=session.terminal.warn))
 
 
+def checked(rows: "pl.DataFrame", source: Answers) -> "pl.DataFrame":
+    """The rows, what people said of them in order, if there is a column for it.
+
+    Raises:
+        BadInput: before anything is judged.
+    """
+    if HUMAN not in rows.columns:
+        return rows
+    from hcl_cli.stages.judge_calibration import with_people
+
+    try:
+        return with_people(rows)
+    except BadInput as error:
+        raise BadInput(f"{source.path}: {error}") from error
+
+
 def calibrated(session: Session, scored: "Artifact") -> "tuple[list[dict[str, Any]], list[Artifact]]":
     """The rows of JUDGE_CALIBRATION, and its artifact, if it is kept."""
 
     def compute() -> "pl.DataFrame":
         from hcl_cli.stages.judge_calibration import judge_calibration
 
-        try:
-            return judge_calibration(scored.frame().collect(), n_bootstrap=_BOOTSTRAP, seed=_SEED)
-        except BadInput as error:
-            raise BadInput(f"{scored.path}: {error}") from error
+        return judge_calibration(scored.frame().collect(), n_bootstrap=_BOOTSTRAP, seed=_SEED)
 
     if session.no_cache:
         from hcl_cli.artifacts.parquet import conform

@@ -10,7 +10,10 @@ from rich.text import Text
 
 from hcl_cli.report.labels import Row, number, one_line
 
-_CASES = {"judge": "responses", "clustering": "pairs of distinct answers"}
+_CASES = {
+    "judge": ("response", "responses"),
+    "clustering": ("pair of distinct answers", "pairs of distinct answers"),
+}
 _DOES = {"judge": "right", "clustering": "together"}
 _CURVE = ("model", "dataset", "strategy", "method", "temperature", "top_p")
 _WORDS = {"temperature": "T {:g}", "top_p": "top-p {:g}"}
@@ -42,7 +45,7 @@ def agreement_report(rows: Sequence[Row]) -> Iterator[Table | Text]:
         named = [_WORDS.get(name, "{}").format(value) for name, value in values if value is not None]
         yield Text(one_line(", ".join(named)) or "scored", style="bold cyan")
         yield table
-        cases = f"{_count(here, 'n')} {_CASES[kind]} to {_count(here, 'n_questions')} questions"
+        cases = f"{_count(here, 'n', *_CASES[kind])} to {_count(here, 'n_questions', 'question', 'questions')}"
         yield Text(
             f"{cases}; 1st, 2nd: {_DOES[kind]} by that one alone; Q: questions on which they differ; [ ] 95 % over "
             "questions", style="dim",
@@ -69,6 +72,7 @@ def _kappa(row: Row) -> str:
     return number(row["kappa"]) + ends
 
 
-def _count(rows: Sequence[Row], name: str) -> str:
+def _count(rows: Sequence[Row], name: str, one: str, several: str) -> str:
     counts = [row[name] for row in rows]
-    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    number = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    return f"{number} {one if number == '1' else several}"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hcl_cli.report.files import write_file
-from hcl_cli.report.labels import Row, number, one_line
+from hcl_cli.report.labels import Row, counted, number, one_line
 from hcl_cli.report.tables import csv_text, latex_escaped, markdown_escaped
 from hcl_cli.schemas import JUDGE_CALIBRATION
 
@@ -80,7 +80,7 @@ def _counts(rows: Sequence[Row]) -> str:
     of = f" of {', '.join(sets)}" if sets else ""
     ungraded = sum(row["n_ungraded"] for row in rows)
     return (
-        f"{first['n']:,} answers{of} to {first['n_questions']:,} questions, {first['n_right']:,} of them right by "
-        f"people; {first['n_debatable']:,} debatable ones apart; intervals are 95 %, over questions"
-        + (f"; {ungraded:,} verdicts are lacking" if ungraded else "")
+        f"{counted(first['n'], 'answer')}{of} to {counted(first['n_questions'], 'question')}, {first['n_right']:,} of "
+        f"them right by people; {first['n_debatable']:,} debatable apart; intervals are 95 %, over questions"
+        + (f"; lacking {counted(ungraded, 'verdict')}" if ungraded else "")
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hcl_cli.errors import BadInput
@@ -18,9 +17,22 @@ if TYPE_CHECKING:
 HUMAN = "human"
 
 
-def has_people(columns: Sequence[str]) -> bool:
-    """Whether a table of responses has the people's verdict."""
-    return HUMAN in columns
+def with_people(responses: pl.DataFrame) -> pl.DataFrame:
+    """The responses with the people's verdict as true, false or null; 1 and 0 are read so.
+
+    Raises:
+        BadInput: the column holds anything else, or null in every row.
+    """
+    import polars as pl
+
+    verdict = responses[HUMAN]
+    if verdict.dtype.is_integer() and verdict.drop_nulls().is_in([0, 1]).all():
+        verdict = verdict.cast(pl.Boolean)
+    if verdict.dtype == pl.Null or (responses.height and verdict.null_count() == responses.height):
+        raise BadInput(f"column {HUMAN}: null in every row, expected people's verdicts, true or false")
+    if verdict.dtype != pl.Boolean:
+        raise BadInput(f"column {HUMAN}: {verdict.dtype}, expected true, false or null (people's verdict)")
+    return responses.with_columns(verdict)
 
 
 def judge_calibration(scored: pl.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> pl.DataFrame:
@@ -35,14 +47,11 @@ def judge_calibration(scored: pl.DataFrame, *, n_bootstrap: int = 2000, seed: in
     Returns:
         JUDGE_CALIBRATION, by data set and judge, in the order of the rows and columns.
     Raises:
-        BadInput: `human` is not true or false, or null throughout.
+        BadInput: as `with_people`.
     """
     import polars as pl
 
-    if scored[HUMAN].dtype != pl.Boolean:
-        raise BadInput(f"column {HUMAN}: {scored[HUMAN].dtype}, expected true, false or null (people's verdict)")
-    if scored.height and scored[HUMAN].null_count() == scored.height:
-        raise BadInput(f"column {HUMAN}: null in every row, expected people's verdicts, true or false")
+    scored = with_people(scored)
     named = {judge: f"correct_{judge}" for judge in judges_of(scored.columns)}
     if not named and scored.height:
         named = {scored["judge"][0]: "correct"}

@@ -166,5 +166,9 @@ def test_judges_against_people_by_hand() -> None:
     assert only.equals(pl.DataFrame([alias], schema=only.schema))
     with pytest.raises(BadInput, match="column human: String, expected true, false or null"):
         judge_calibration(table.with_columns(human=pl.lit("yes")))
+    ones = judge_calibration(table.with_columns(pl.col("human").cast(pl.Int64)), n_bootstrap=100)
+    assert ones.equals(judge_calibration(table, n_bootstrap=100))
+    with pytest.raises(BadInput, match="column human: Int32, expected"):
+        judge_calibration(table.with_columns(human=pl.lit(2)))
     with pytest.raises(BadInput, match="null in every row"):
         judge_calibration(table.with_columns(human=pl.lit(None, pl.Boolean)))
