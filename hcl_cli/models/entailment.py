@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]  # premise, hypothesis
 
 CONTRADICTION, NEUTRAL, ENTAILMENT = range(3)
-PUBLISHED_MODEL = "microsoft/deberta-v2-xlarge-mnli"  # of Kuhn et al. 2023 and Farquhar et al. 2024
+# For messages: one that is listed with safetensors. The published one, microsoft/deberta-v2-xlarge-mnli (Farquhar et al.
+# 2024), is listed without: it needs a converted copy or revision.
+EXAMPLE = "cross-encoder/nli-deberta-v3-base"
 _NAMES = (
     (CONTRADICTION, r"contradict(ion|s|ory)?"),
     (NEUTRAL, r"neutral|undetermined|unknown"),
@@ -99,21 +101,18 @@ def find_entailment(
     sha256 = cache(sha256)
     if name is None:
         raise BadOption(
-            f"{needed_by}: needs an entailment model; name a folder or a Hub name, like --nli-model {PUBLISHED_MODEL} "
-            "(the published one)"
+            f"{needed_by}: needs an entailment model; name a folder or a Hub name, like --nli-model {EXAMPLE}"
         )
     if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser().resolve()
         return _checked(folder.name, folder, sha256)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise BadOption(
-            f"--nli-model {name}: no such folder; expected a folder or a Hub name such as {PUBLISHED_MODEL}"
-        )
+        raise BadOption(f"--nli-model {name}: no such folder; expected a folder or a Hub name such as {EXAMPLE}")
     fetched, why = hub_folder(*split_revision(name))
     if fetched is None:
         raise BadOption(
             f"--nli-model {name}: not a folder, not in the Hub's cache, and not fetched ({why}); expected a folder or "
-            f"a Hub name such as {PUBLISHED_MODEL}"
+            f"a Hub name such as {EXAMPLE}"
         )
     return _checked(name, fetched, sha256)
 
@@ -132,8 +131,8 @@ def _checked(name: str, folder: Path, sha256: Callable[[Path], str]) -> Entailme
     files = model_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise BadOption(
-            f"--nli-model {name}: no .safetensors file in it; weights in other formats are not read, name a copy or a "
-            "revision that has them"
+            f"--nli-model {name}: no .safetensors file in it; weights in other formats are not read, name a converted "
+            "copy or a revision that has them (NAME@refs/pr/1)"
         )
     return EntailmentRef(name, folder, files_identity(folder, files, sha256), classes)
 
@@ -145,7 +144,7 @@ def _classes(name: str, config: dict[str, Any]) -> tuple[int, ...]:
         met = ", ".join(map(shown, architectures)) or "none"
         raise BadOption(
             f"--nli-model {name}: its architecture is {met}; expected a sequence classifier (...{_HEAD}) for natural "
-            f"language inference, such as {PUBLISHED_MODEL}"
+            f"language inference, such as {EXAMPLE}"
         )
     named = config.get("id2label")
     labels: list[str] = []
