@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]  # premise, hypothesis
 
 CONTRADICTION, NEUTRAL, ENTAILMENT = range(3)
-# For messages: one that is listed with safetensors. The published one, microsoft/deberta-v2-xlarge-mnli (Farquhar et al.
-# 2024), is listed without: it needs a converted copy or revision.
+# For messages: one that is listed with safetensors. The published one (Farquhar et al. 2024),
+# microsoft/deberta-v2-xlarge-mnli, is listed without: it needs a converted copy or revision.
 EXAMPLE = "cross-encoder/nli-deberta-v3-base"
 _NAMES = (
     (CONTRADICTION, r"contradict(ion|s|ory)?"),
