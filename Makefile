@@ -65,8 +65,9 @@ smoke-offline: $(READY) ## the pipeline on the lab model and on a random model w
 	$(BIN)/python -m hcl_cli.lab.random_llama out/random-llama
 	@export $(OFFLINE); for model in lab out/random-llama; do \
 	  echo "smoke: $$model"; \
-	  $(HCL) sample -m $$model --limit $(or $(LIMIT),5) -n $(or $(SAMPLES),5) --store out/smoke | $(HCL) score --store out/smoke \
-	    | $(HCL) hcb --store out/smoke; \
+	  $(HCL) sample -m $$model --limit $(or $(LIMIT),5) -n $(or $(SAMPLES),5) --store out/smoke \
+	    | $(HCL) score --judge alias,exact --cluster cosine,exact --store out/smoke \
+	    | $(HCL) hcb --calibration --rejection --compare --power --store out/smoke; \
 	  $(HCL) sample -m $$model --limit $(or $(LIMIT),5) -n $(or $(SAMPLES),5) --store out/smoke | $(HCL) score --store out/smoke \
 	    | $(HCL) entropy -m $$model --of layers,attention,tokens --store out/smoke; \
 	  $(HCL) lens "What is the capital of France?" -m $$model --store out/smoke; \
