@@ -140,10 +140,11 @@ class Clusterers:
                 raise BadInput(f"{source.path}: {error}") from error
 
     def made(self, embedded: "Progress", entailed: "Progress") -> "list[Clustering]":
-        """The clusterings, their models loaded."""
-        return [self._one(name, embedded, entailed) for name in self.names]
+        """The clusterings, their models loaded; strict and loose ask for a pair once."""
+        memo: dict[Any, Any] = {}
+        return [self._one(name, embedded, entailed, memo) for name in self.names]
 
-    def _one(self, name: str, embedded: "Progress", entailed: "Progress") -> "Clustering":
+    def _one(self, name: str, embedded: "Progress", entailed: "Progress", memo: dict[Any, Any]) -> "Clustering":
         from hcl_cli.stages.clusterings import Cosine, Exact
 
         if name == "exact":
@@ -156,7 +157,7 @@ class Clusterers:
             return Cosine(loaded.encode, self.threshold, self.rule, self.numbers, loaded.reading, embedded)
         from hcl_cli.stages.nli_clusters import Entailed
 
-        return Entailed(self._model(), name, self.rule, self.numbers, self.with_question, entailed)
+        return Entailed(self._model(), name, self.rule, self.numbers, self.with_question, entailed, memo)
 
     def _model(self) -> "EntailmentModel":
         from hcl_cli.models.entailment import Remembered, load_entailment
