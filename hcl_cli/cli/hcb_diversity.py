@@ -68,7 +68,7 @@ class Diversity:
 
     def inputs(self, sources: "Sequence[Source]") -> list[Any]:
         """The scored tables, ready."""
-        from hcl_cli.stages.curves import ScoredInput
+        from hcl_cli.stages.scored_groups import ScoredInput
 
         prepare = self.prepare()
         frames = [source.frame().collect() for source in sources]

@@ -34,7 +34,7 @@ def compared(
 
     def compute() -> "pl.DataFrame":
         from hcl_cli.stages.best_layers import best_layers
-        from hcl_cli.stages.curves import ScoredInput
+        from hcl_cli.stages.scored_groups import ScoredInput
 
         inputs = [ScoredInput(source.frame().collect(), source.sha256) for source in sources]
         return best_layers(

@@ -5,6 +5,7 @@ A rater is a judge that calls answers right or wrong, or a clustering that puts 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,7 +136,9 @@ def _share(table: Floats, drawn: Floats, of: tuple[int, ...], among: tuple[int, 
     return _smooth(table, drawn, lambda counts: ratio_of(counts, of, among), (0.0, 1.0))
 
 
-def _smooth(table: Floats, drawn: Floats, statistic, support: tuple[float, float]) -> Estimate:  # type: ignore[no-untyped-def]
+def _smooth(
+    table: Floats, drawn: Floats, statistic: Callable[[Floats], Floats], support: tuple[float, float]
+) -> Estimate:
     """A smooth function of the summed counts, its acceleration from the jackknife."""
     total = table.sum(axis=0)
     value = float(statistic(total))

@@ -10,8 +10,8 @@ import numpy as np
 
 from hcl_cli.measures.agreement import agreement_of
 from hcl_cli.schemas import AGREEMENT
-from hcl_cli.stages.curves import stream_of
 from hcl_cli.stages.scored_columns import clusterings_of, judges_of, meaning_column
+from hcl_cli.stages.scored_groups import stream_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,10 +13,11 @@ from hcl_cli.errors import shown
 from hcl_cli.measures.hcb import Weights, best_layer, winning_shares
 from hcl_cli.measures.intervals import percentile_interval
 from hcl_cli.schemas import BEST_LAYERS
-from hcl_cli.stages.curves import ScoredInput, read_curves
+from hcl_cli.stages.curves import read_curves
 from hcl_cli.stages.hcb import layer_rows
 from hcl_cli.stages.resampled import Measured, measure
 from hcl_cli.stages.scored_columns import choices_of
+from hcl_cli.stages.scored_groups import ScoredInput
 
 if TYPE_CHECKING:
     import polars as pl

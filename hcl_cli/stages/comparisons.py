@@ -15,9 +15,10 @@ from hcl_cli.measures.comparisons import PairTests, holm, models_at_best, pair_t
 from hcl_cli.measures.hcb import Weights, hcb, linear_part
 from hcl_cli.measures.intervals import percentile_interval
 from hcl_cli.schemas import COMPARISONS
-from hcl_cli.stages.curves import ScoredInput, read_curves, stream_of
+from hcl_cli.stages.curves import read_curves
 from hcl_cli.stages.paired_layers import METRICS, SUPPORT, drawn_values, layer_values, question_values
 from hcl_cli.stages.resampled import Measured, measure
+from hcl_cli.stages.scored_groups import ScoredInput, stream_of
 
 if TYPE_CHECKING:
     import polars as pl

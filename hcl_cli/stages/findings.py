@@ -26,12 +26,13 @@ from hcl_cli.measures.hcb import Weights, best_layer
 from hcl_cli.measures.intervals import mean_interval, percentile_interval
 from hcl_cli.measures.selection import better_than, simultaneous_band
 from hcl_cli.stages.claims import PUBLISHED
-from hcl_cli.stages.curves import BASELINE, Curve
+from hcl_cli.stages.curves import Curve
 from hcl_cli.stages.finding_words import about, fixed, known, p_text, percent
 from hcl_cli.stages.findings_over_curves import across_curves, confidence_lead
 from hcl_cli.stages.paired_layers import runner_up
 from hcl_cli.stages.power import questions_to_tell
 from hcl_cli.stages.resampled import Measured
+from hcl_cli.stages.scored_groups import BASELINE
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]

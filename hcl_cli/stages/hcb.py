@@ -16,9 +16,10 @@ from hcl_cli.measures.intervals import mean_interval, percentile_interval
 from hcl_cli.measures.selection import best_set
 from hcl_cli.schemas import FINDINGS, LAYERS
 from hcl_cli.stages.balance import parse_weights
-from hcl_cli.stages.curves import DIVERSITIES, ScoredInput, read_curves
+from hcl_cli.stages.curves import DIVERSITIES, read_curves
 from hcl_cli.stages.findings import across_curves, of_curve, of_options, with_published
 from hcl_cli.stages.resampled import Measured, measure
+from hcl_cli.stages.scored_groups import ScoredInput
 from hcl_cli.stages.semantic_entropy import entropy_columns
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from hcl_cli.errors import BadInput
 from hcl_cli.measures.agreement import agreement_of, share_of
 from hcl_cli.schemas import JUDGE_CALIBRATION
 from hcl_cli.stages.agreement import columns_of
-from hcl_cli.stages.curves import stream_of
 from hcl_cli.stages.scored_columns import judges_of
+from hcl_cli.stages.scored_groups import stream_of
 
 if TYPE_CHECKING:
     import polars as pl

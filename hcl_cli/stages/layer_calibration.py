@@ -14,7 +14,7 @@ from hcl_cli.measures.calibration_intervals import Estimate, auroc_interval, res
 from hcl_cli.measures.probe_intervals import HeldOutRows, calibration_error, share_interval
 from hcl_cli.measures.ranked_intervals import ranked_half_intervals
 from hcl_cli.schemas import LAYER_CALIBRATION
-from hcl_cli.stages.curves import Part, ScoredInput, conformed, read_groups, stream_of
+from hcl_cli.stages.scored_groups import Part, ScoredInput, conformed, read_groups, stream_of
 
 if TYPE_CHECKING:
     import polars as pl

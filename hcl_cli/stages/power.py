@@ -15,9 +15,10 @@ from hcl_cli.measures.hcb import Weights
 from hcl_cli.measures.power import ALPHA, POWERS, SAMPLES, Components, components, detectable_difference
 from hcl_cli.measures.power import questions_needed as needed
 from hcl_cli.schemas import POWER
-from hcl_cli.stages.curves import GROUP, SPECTRUM, ScoredInput, read_curves
+from hcl_cli.stages.curves import read_curves
 from hcl_cli.stages.paired_layers import METRICS, question_values, runner_up
 from hcl_cli.stages.resampled import Measured, measure
+from hcl_cli.stages.scored_groups import GROUP, SPECTRUM, ScoredInput
 
 if TYPE_CHECKING:
     import polars as pl

@@ -182,7 +182,8 @@ class SampledAnswering(_Asked):
 
     def __call__(self, loaded: LoadedModel) -> dict[str, Floats]:
         """Metric -> [question, 1]; NaN where no answer could be graded."""
-        from hcl_cli.stages.curves import ScoredInput, read_curves
+        from hcl_cli.stages.curves import read_curves
+        from hcl_cli.stages.scored_groups import ScoredInput
 
         ids, frame = self._scored(loaded, self.asking.cluster)
         (curve,) = read_curves([ScoredInput(frame, "")], "clusters")

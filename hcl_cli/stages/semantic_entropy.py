@@ -21,7 +21,8 @@ from hcl_cli.measures.calibration_intervals import Estimate, auroc_interval, aur
 from hcl_cli.measures.intervals import mean_interval
 from hcl_cli.measures.rejection import AREA, SHARES, JudgedAnswers, Rejection, accuracy_estimates, aurac, rejection
 from hcl_cli.schemas import REJECTION, UNCERTAINTY
-from hcl_cli.stages.curves import Curve, Part, ScoredInput, conformed, counted_entropies, read_groups, stream_of
+from hcl_cli.stages.curves import Curve, counted_entropies
+from hcl_cli.stages.scored_groups import Part, ScoredInput, conformed, read_groups, stream_of
 
 if TYPE_CHECKING:
     import polars as pl

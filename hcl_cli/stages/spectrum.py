@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hcl_cli.measures.diversity import RAREFIED_TO, spectrum_score
+from hcl_cli.stages.scored_groups import SPECTRUM
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 Encode = Callable[[list[str]], npt.NDArray[np.float32]]
 Floats = npt.NDArray[np.float64]
 
-COLUMN = "spectrum"
 N_SUBSETS = 32  # of 5 correct answers each, where there are more
 _KEY = ("model", "dataset", "strategy", "method", "temperature", "top_p", "exit_layer")
 
@@ -53,7 +53,7 @@ def with_spectrum(scored: pl.DataFrame, encode: Encode, seed: int = 0, m: int = 
     for key, members, numbers in grouped.select(pl.struct(*_KEY, "at"), "row", "text").iter_rows():
         if len(numbers) >= m:
             found[members] = _score(np.array(numbers), vectors, m, _stream(key), seed)
-    return scored.with_columns(pl.Series(COLUMN, found).fill_nan(None))
+    return scored.with_columns(pl.Series(SPECTRUM, found).fill_nan(None))
 
 
 def _centred(vectors: npt.NDArray[np.float32]) -> Floats:

@@ -12,10 +12,10 @@ from hcl_cli.errors import BadInput
 from hcl_cli.measures.hcb import PRESETS
 from hcl_cli.stages.agreement import agreement_table
 from hcl_cli.stages.best_layers import best_layers
-from hcl_cli.stages.curves import ScoredInput
 from hcl_cli.stages.judge_calibration import judge_calibration
 from hcl_cli.stages.score import scored
 from hcl_cli.stages.scored_columns import clusterings_of, judges_of
+from hcl_cli.stages.scored_groups import ScoredInput
 
 
 def answers(rows, **columns):  # type: ignore[no-untyped-def]
