@@ -417,3 +417,27 @@ def test_an_interrupted_run_asks_nothing_twice(
     done = asking(path)
     assert sorted(map(response, judge.calls)) == texts[3:]
     assert pl.read_parquet(done.path)["correct"].to_list() == [False] * 6
+
+
+def test_people_calibrate_a_language_model(
+    asking: Callable[..., Result], hcl: Hcl, judge: Loopback, tmp_path: Path
+) -> None:
+    """It calls "Paris" alone right; people also accept "the city of Paris"."""
+    rows = [
+        {"question": f"q{at}?", "answers": ["Paris"], "response": text, "human": human}
+        for at, (text, human) in enumerate(
+            [("Paris", True), ("the city of Paris", True), ("Lyon", False), ("Paris", False), ("Nice", None)]
+        )
+    ]
+    path = tmp_path / "people.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = json.loads(asking(path, "--json", judges="llm,alias").out)
+    tables = {one["table"]: pl.read_parquet(one["path"]) for one in told["also"]}
+    assert set(tables) == {"judged", "agreement", "judge_calibration"}
+    found = {row["judge"]: (row["precision"], row["recall"]) for row in tables["judge_calibration"].to_dicts()}
+    assert found == {"llm_published": (0.5, 0.5), "alias": (pytest.approx(2 / 3), 1.0)}
+    judge.calls.clear()
+    planned = hcl("score", "--people", "efficientqa", "--judge", "llm", "--cluster", "exact", "--llm-url", judge.url,
+                  "--llm-model", "gpt-judge", "--dry-run")  # fmt: skip
+    assert planned.out.startswith("miss ") and re.search(r"judge: \d{4} calls \(0 answers at hand\)", planned.err)
+    assert not judge.calls
