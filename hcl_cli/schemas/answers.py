@@ -1,6 +1,6 @@
 """Questions, sampled answers, their scores, and the balance of layers."""
 
-from hcl_cli.schemas.table import Table, with_intervals
+from hcl_cli.schemas.table import CURVE, Table, with_intervals
 
 QUESTIONS = Table(
     "questions",
@@ -77,12 +77,7 @@ LAYERS = Table(
     "layers",
     key=("model", "dataset", "strategy", "method", "temperature", "top_p", "exit_layer", "source"),
     columns={
-        "model": "string",
-        "dataset": "string",
-        "strategy": "string",
-        "method": "string",
-        "temperature": "float64",
-        "top_p": "float64",
+        **CURVE,
         "exit_layer": "int16",
         "source": "string",  # 8 digits of the input's digest where the other key columns collide, else null
         "n_questions": "int32",  # questions compared: those with a graded answer at every layer of the curve
@@ -115,12 +110,7 @@ LAYER_CALIBRATION = Table(
     "layer_calibration",
     key=LAYERS.key,
     columns={
-        "model": "string",
-        "dataset": "string",
-        "strategy": "string",
-        "method": "string",
-        "temperature": "float64",
-        "top_p": "float64",
+        **CURVE,
         "exit_layer": "int16",
         "source": "string",  # as in LAYERS
         "confidence_definition": "string",  # exp(mean_logprob), mean_prob, mean_max_prob, or the column it was

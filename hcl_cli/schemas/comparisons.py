@@ -1,14 +1,9 @@
 """Which layers and models differ, and how much data tells them apart."""
 
-from hcl_cli.schemas.table import Table
+from hcl_cli.schemas.table import CURVE, Table
 
 _CURVE = {
-    "model": "string",
-    "dataset": "string",
-    "strategy": "string",
-    "method": "string",
-    "temperature": "float64",
-    "top_p": "float64",
+    **CURVE,
     "source": "string",  # as in LAYERS
 }
 

@@ -1,17 +1,12 @@
 """What judges and clusterings say of answers, how far they agree, and what follows for the best layer."""
 
-from hcl_cli.schemas.table import Table, with_intervals
+from hcl_cli.schemas.table import CURVE, Table, with_intervals
 
 AGREEMENT = Table(
     "agreement",
     key=("model", "dataset", "strategy", "method", "temperature", "top_p", "exit_layer", "kind", "one", "other"),
     columns={
-        "model": "string",
-        "dataset": "string",
-        "strategy": "string",
-        "method": "string",
-        "temperature": "float64",
-        "top_p": "float64",
+        **CURVE,
         "exit_layer": "int16",  # null: all layers together
         "kind": "string",  # judge: cases are responses; clustering: pairs of distinct responses, together or not
         "one": "string",
@@ -33,12 +28,7 @@ JUDGED = Table(
     "judged",
     key=("model", "dataset", "strategy", "method", "temperature", "top_p", "exit_layer", "judge", "metric"),
     columns={
-        "model": "string",
-        "dataset": "string",
-        "strategy": "string",
-        "method": "string",
-        "temperature": "float64",
-        "top_p": "float64",
+        **CURVE,
         "exit_layer": "int16",
         "judge": "string",  # llm_truth, ...; llm_truth+llm_info for what both say
         "metric": "string",  # the names are listed in hcl_cli/stages/judged.py
@@ -61,12 +51,7 @@ BEST_LAYERS = Table(
     "best_layers",
     key=("model", "dataset", "strategy", "method", "temperature", "top_p", "source", "judge", "clustering"),
     columns={
-        "model": "string",
-        "dataset": "string",
-        "strategy": "string",
-        "method": "string",
-        "temperature": "float64",
-        "top_p": "float64",
+        **CURVE,
         "source": "string",  # as in LAYERS
         "judge": "string",
         "clustering": "string",

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# What names a curve: a model, a data set and a protocol.
+CURVE = {
+    "model": "string", "dataset": "string", "strategy": "string", "method": "string", "temperature": "float64",
+    "top_p": "float64",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Table:
     """One kind of table.
