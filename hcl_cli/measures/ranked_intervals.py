@@ -16,6 +16,7 @@ in 86 to 97 % against 90 to 99 %. For coverage@50 between .03 and .75: 82 to 96 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,33 +31,55 @@ _STEPS = 100  # shares of the rows at which coverage is tried, and the first few
 
 
 def ranked_half_intervals(prob: Floats, tested: HeldOutRows) -> tuple[Estimate, Estimate]:
-    """accuracy@50 and coverage@50 of one predictor, as `calibration.accuracy_at` and `coverage_at` define them.
+    """accuracy@50 and coverage@50 of one predictor, as `probe_intervals.ranked_half` has them.
+
+    What the data allow coverage@50 to hold is told of the mean over seeds, at one share of every fold's rows.
 
     Args:
-        prob: [row], confidence that the row is true.
-        tested: the rows, all of one fold.
+        prob: [row] or [seed, row], confidence that the row is true.
+        tested: the rows.
     Returns:
         two estimates; the ends NaN without resamples.
     """
-    accuracy, coverage = ranked_half(prob[None], tested)
+    seeds = np.atleast_2d(prob)
+    accuracy, coverage = ranked_half(seeds, tested)
     if not len(tested.counts):
         return accuracy, coverage
+    folds = [np.flatnonzero(tested.fold == fold) for fold in np.unique(tested.fold)]
     if not math.isnan(accuracy.value):
-        taken, right = _top(prob, np.sort(prob), tested, len(prob) // 2)
-        if almost_alike(taken, right):
-            accuracy = Estimate(accuracy.value, *wilson_of_groups(taken, right))
-    return accuracy, Estimate(coverage.value, *_widest(prob, tested, coverage))
+        parts = [_Ranked(one, tested, folds).top(lambda n_rows: n_rows // 2) for one in seeds]
+        taken, right = (np.mean([part[at] for part in parts], axis=0) for at in range(2))
+        held = taken > 0
+        if almost_alike(taken[held], right[held]):
+            accuracy = Estimate(accuracy.value, *wilson_of_groups(taken[held], right[held]))
+    return accuracy, Estimate(coverage.value, *_widest(_Ranked(seeds.mean(axis=0), tested, folds), coverage))
 
 
-def _top(prob: Floats, rising: Floats, tested: HeldOutRows, n: int) -> tuple[Floats, Floats]:
-    """[group]: rows among the n most confident, and the true ones of them; ties at the edge count in part."""
-    edge = rising[len(prob) - n]
-    above, at = prob > edge, prob == edge
-    weight = above + at * ((n - above.sum()) / at.sum())
-    n_groups = tested.counts.shape[1]
-    taken: Floats = np.bincount(tested.group, weight, n_groups).astype(np.float64)
-    right: Floats = np.bincount(tested.group, weight * tested.outcome, n_groups).astype(np.float64)
-    return taken[taken > 0], right[taken > 0]
+class _Ranked:
+    """Rows by confidence, a fold at a time."""
+
+    def __init__(self, prob: Floats, tested: HeldOutRows, folds: list[npt.NDArray[np.int64]]) -> None:
+        self._prob, self._tested, self._folds = prob, tested, folds
+        self._rising = [np.sort(prob[rows]) for rows in folds]
+        self.n_rows = len(prob)
+        self.longest = max((len(rows) for rows in folds), default=0)
+
+    def top(self, n_of: Callable[[int], int]) -> tuple[Floats, Floats]:
+        """[group]: rows among the n most confident of each fold, and the true ones of them; ties at the edge count in
+        part. `n_of` says how many of so many."""
+        n_groups = self._tested.counts.shape[1]
+        taken, right = np.zeros(n_groups), np.zeros(n_groups)
+        for rows, rising in zip(self._folds, self._rising, strict=True):
+            n = min(n_of(len(rows)), len(rows))
+            if n < 1:
+                continue
+            prob, edge = self._prob[rows], rising[len(rows) - n]
+            above, at = prob > edge, prob == edge
+            weight = above + at * ((n - above.sum()) / at.sum())
+            group, outcome = self._tested.group[rows], self._tested.outcome[rows]
+            taken += np.bincount(group, weight, n_groups)
+            right += np.bincount(group, weight * outcome, n_groups)
+        return taken, right
 
 
 def almost_alike(taken: Floats, right: Floats) -> bool:
@@ -79,13 +102,19 @@ def wilson_of_groups(taken: Floats, right: Floats) -> tuple[float, float]:
     return wilson(mean, effective_groups(np.round(rare, 12), taken))
 
 
-def _widest(prob: Floats, tested: HeldOutRows, coverage: Estimate) -> tuple[float, float]:
+def _widest(ranked: _Ranked, coverage: Estimate) -> tuple[float, float]:
     """The interval of coverage@50, never narrower than the resamples'."""
     must = may = 0.0
-    rising = np.sort(prob)
-    steps = {-(-step * len(prob) // _STEPS) for step in range(1, _STEPS + 1)} | {*range(1, min(FEW, len(prob)) + 1)}
-    for n in sorted(steps):
-        low, high = wilson_of_groups(*_top(prob, rising, tested, n))
-        must = n / len(prob) if low > 0.5 else must
-        may = n / len(prob) if high > 0.5 else may
+    steps: list[Callable[[int], int]] = [
+        lambda n_rows, step=step: -(-step * n_rows // _STEPS)  # type: ignore[misc]
+        for step in range(1, _STEPS + 1)
+    ]
+    steps += [lambda _, n=n: n for n in range(1, min(FEW, ranked.longest) + 1)]  # type: ignore[misc]
+    for n_of in steps:
+        taken, right = ranked.top(n_of)
+        held = taken > 0
+        share = float(taken.sum()) / ranked.n_rows
+        low, high = wilson_of_groups(taken[held], right[held])
+        must = max(must, share) if low > 0.5 else must
+        may = max(may, share) if high > 0.5 else may
     return min(coverage.low, must), max(coverage.high, may)

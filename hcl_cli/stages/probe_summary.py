@@ -37,13 +37,13 @@ from hcl_cli.measures.probe_intervals import (
     all_leads_bound,
     auroc_per_seed,
     calibration_error,
-    ranked_half,
     resampled_auroc,
     resampled_share,
     share_interval,
     widened,
     wilson_interval,
 )
+from hcl_cli.measures.ranked_intervals import ranked_half_intervals
 from hcl_cli.measures.selection import best_set
 from hcl_cli.models.hidden import Layer
 from hcl_cli.schemas.probes import PROBE_SUMMARY, PROBES, RELIABILITY
@@ -289,7 +289,7 @@ def _numbers(one: _Judge, area: ResampledAuroc | None, tested: HeldOutRows, wide
         columns |= _columns("selectivity", widened(lead, widen, -1.0))
     if one.prob is None or area is None:
         return columns
-    half, coverage = ranked_half(one.prob, tested)
+    half, coverage = ranked_half_intervals(one.prob, tested)
     columns |= _columns("auroc", widened(auroc_interval(area), widen))
     columns["auroc_seed_sd"] = _spread(auroc_per_seed(one.prob, tested))
     columns |= _columns("ece", calibration_error(one.prob, tested))

@@ -91,3 +91,28 @@ def test_intervals_hold_the_truth_where_resamples_alone_do_not(base, percentile)
             held[at] += found.low <= truth <= found.high
     assert held[0] <= 100 * percentile
     assert held[1] >= 92
+
+
+def test_folds_and_seeds_are_taken_together():
+    """Two folds of 12 and 8 questions, two seeds: the top half of each fold, the mean over seeds."""
+    numbers = np.random.default_rng(4)
+    correct, prob = numbers.random(20) < 0.5, numbers.random((2, 20))
+    tested = answers(correct)
+    folds = HeldOutRows(tested.outcome, tested.group, np.repeat([0, 1], [12, 8]), tested.counts)
+    accuracy, coverage = ranked_half_intervals(prob, folds)
+    plain = ranked_half(prob, folds)
+    assert (accuracy.value, coverage.value) == (plain[0].value, plain[1].value)
+    right = [
+        correct[rows][np.argsort(-one[rows])[: len(rows) // 2]].sum()
+        for one in prob for rows in (np.arange(12), np.arange(12, 20))
+    ]  # fmt: skip
+    assert accuracy.value == approx(sum(right) / 20)
+    assert coverage.low <= plain[1].low and plain[1].high <= coverage.high
+    # Nothing right among the more confident ten, which both seeds take: Wilson's interval of 0 in 10.
+    none = HeldOutRows(np.zeros(20, dtype=bool), tested.group, folds.fold, tested.counts)
+    same = np.stack([prob[0]] * 2)
+    accuracy, coverage = ranked_half_intervals(same, none)
+    assert (accuracy.low, accuracy.high) == approx(wilson(0.0, 10)) and accuracy.value == 0
+    assert coverage.value == 0 and coverage.high > 0.1
+    # One fold and one seed are what they were.
+    assert ranked_half_intervals(prob[0], tested) == ranked_half_intervals(prob[:1], tested)
