@@ -84,7 +84,7 @@ def coverage_count(
         least: answers that a cell must have.
     Returns:
         [n_cells], >= 1; NaN where the cell has fewer than `least` answers.
-    Source: Chao and Jost 2012 (eqs. 1, 4 to 6, 9, 11, 12), in biodiversity; its use for answers is ours.
+    Source: Chao and Jost 2012, in biodiversity; its use for answers is ours.
     """
     total = _totals(cell, size, n_cells)
     once, twice = (np.bincount(cell[size == k], minlength=n_cells).astype(np.float64) for k in (1, 2))
@@ -162,8 +162,9 @@ def spectrum_score(gram: Floats, alpha: float = SPECTRUM_ALPHA) -> Floats:
         alpha: keeps the determinant above 0; 0.001 as published.
     Returns:
         [...], in nats; at most ln(1 + alpha) for unit vectors.
-    Source: EigenScore (Chen et al. 2024, INSIDE), there on hidden states of the model. Its code (alibaba/eigenscore)
-        divides the covariance by d - 1 and takes logarithms to base 10.
+    Source: EigenScore (Chen et al. 2024, INSIDE), there on hidden states of the model; the formula as other
+        implementations restate the paper's. Its own code (alibaba/eigenscore) divides the covariance by d - 1 and takes
+        logarithms to base 10.
     """
     k = gram.shape[-1]
     _, logdet = np.linalg.slogdet(gram + alpha * np.eye(k))
