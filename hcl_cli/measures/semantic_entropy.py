@@ -29,7 +29,7 @@ def semantic_entropy(cell: Ints, meaning: Floats, logprob: Floats, n_cells: int)
     Returns:
         [n_cells], in nats, in [0, ln of the cell's number of meanings]; NaN where the cell has no sample, or one whose
         meaning or likelihood is unknown. Rounded to 12 decimals, so that equal entropies tie.
-    Source: Kuhn et al. 2023, eq. 4 and 5; Farquhar et al. 2024; jlko/semantic_uncertainty, semantic_entropy.py,
+    Source: Kuhn et al. 2023; Farquhar et al. 2024; jlko/semantic_uncertainty, semantic_entropy.py,
         `logsumexp_by_id` and `predictive_entropy_rao`.
     """
     usable = np.isfinite(logprob)
