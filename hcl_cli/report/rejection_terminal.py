@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from hcl_cli.report.labels import Row, number, with_interval
+from hcl_cli.report.labels import Row, counted, number, with_interval
 from hcl_cli.report.rejection_words import MEANING, Uncertainty, counts, key, uncertainties
 from hcl_cli.report.terminal import WIDE
 
@@ -80,9 +80,9 @@ def _last_layer(found: Uncertainty, rejection: Sequence[Row]) -> str:
     half, whole = min(rows, key=lambda row: abs(row["share_kept"] - 0.5)), rows[-1]
     place = f"Under {curve.label(at)}" if curve.over_methods else f"At layer {curve.label(at)}"
     return (
-        f"{place}, keeping the {half['n_questions_kept']:,} questions of lowest semantic entropy raises accuracy from "
+        f"{place}, keeping the {counted(half['n_questions_kept'], 'question')} of lowest semantic entropy raises accuracy from "
         f"{with_interval(whole, 'accuracy')} to {with_interval(half, 'accuracy')}."
         if half["accuracy"] > whole["accuracy"]
-        else f"{place}, keeping the {half['n_questions_kept']:,} questions of lowest semantic entropy does not raise "
+        else f"{place}, keeping the {counted(half['n_questions_kept'], 'question')} of lowest semantic entropy does not raise "
         f"accuracy: {with_interval(half, 'accuracy')} against {with_interval(whole, 'accuracy')}."
     )
