@@ -79,10 +79,8 @@ def _last_layer(found: Uncertainty, rejection: Sequence[Row]) -> str:
         return ""
     half, whole = min(rows, key=lambda row: abs(row["share_kept"] - 0.5)), rows[-1]
     place = f"Under {curve.label(at)}" if curve.over_methods else f"At layer {curve.label(at)}"
-    return (
-        f"{place}, keeping the {counted(half['n_questions_kept'], 'question')} of lowest semantic entropy raises accuracy from "
-        f"{with_interval(whole, 'accuracy')} to {with_interval(half, 'accuracy')}."
-        if half["accuracy"] > whole["accuracy"]
-        else f"{place}, keeping the {counted(half['n_questions_kept'], 'question')} of lowest semantic entropy does not raise "
-        f"accuracy: {with_interval(half, 'accuracy')} against {with_interval(whole, 'accuracy')}."
-    )
+    kept = f"{place}, keeping the {counted(half['n_questions_kept'], 'question')} of lowest semantic entropy"
+    before, after = with_interval(whole, "accuracy"), with_interval(half, "accuracy")
+    if half["accuracy"] > whole["accuracy"]:
+        return f"{kept} raises accuracy from {before} to {after}."
+    return f"{kept} does not raise accuracy: {after} against {before}."
